@@ -1,0 +1,74 @@
+"""Files that are either whole or absent: atomic writes, and checksums that are not computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_HASH_BLOCK = 1 << 22
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable (a rename is only safe once its folder is synced)."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a partial file beside ``path``; on success it is fsynced and renamed to ``path``, on error removed.
+
+    A reader sees the old content or the new, never a mixture, whatever byte a crash comes at.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with atomic_file(path) as handle:
+        handle.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_file(path) as handle:
+        handle.write(text.encode())
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(content: Any) -> bytes:
+    """Return the one byte string that stands for ``content``: sorted keys, no spaces, UTF-8."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sha256_json(content: Any) -> str:
+    """Return the sha256 of ``canonical_json(content)``, in hexadecimal."""
+    return hashlib.sha256(canonical_json(content)).hexdigest()

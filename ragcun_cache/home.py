@@ -1,0 +1,44 @@
+"""Where ragcun-cache keeps what it downloads and makes: one folder, ``data`` unless ``RAGCUN_HOME`` says otherwise."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders below one root. Nothing is created until something is written there."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        """``$RAGCUN_HOME``, or ``data`` below the current folder."""
+        return cls(Path(os.environ.get("RAGCUN_HOME") or "data"))
+
+    @property
+    def collections(self) -> Path:
+        """Texts and qrels, one folder a collection."""
+        return self.root / "collections"
+
+    @property
+    def models(self) -> Path:
+        """Encoder weights, one folder a model."""
+        return self.root / "models"
+
+    @property
+    def caches(self) -> Path:
+        """Cached vectors, ``<collection>/<role>-<fingerprint>-<content>``."""
+        return self.root / "caches"
+
+    @property
+    def heads(self) -> Path:
+        """Trained heads, one folder a run."""
+        return self.root / "heads"
+
+    @property
+    def results(self) -> Path:
+        """Evaluation results, one folder a result."""
+        return self.root / "results"
