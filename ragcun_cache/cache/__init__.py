@@ -1,0 +1,20 @@
+"""Verified on-disk shards of vectors, their ids and where they came from. Needs numpy and pyarrow, never torch."""
+
+from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.manifest import Manifest, ShardRecord
+from ragcun_cache.cache.pair import CachePair, list_caches, open_pair
+from ragcun_cache.cache.reader import EmbeddingCache
+from ragcun_cache.cache.shard import Shard
+from ragcun_cache.cache.writer import CacheWriter
+
+__all__ = [
+    "CacheLayout",
+    "CachePair",
+    "CacheWriter",
+    "EmbeddingCache",
+    "Manifest",
+    "Shard",
+    "ShardRecord",
+    "list_caches",
+    "open_pair",
+]

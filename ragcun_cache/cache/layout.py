@@ -1,0 +1,46 @@
+"""Names of the files of one cache. Every path of a cache is built here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragcun_cache.role import Role
+
+FINGERPRINT_DIGITS = 16
+CONTENT_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """The folder of one cache: one collection file, one role, one encoder spec."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, caches: Path, collection: str, role: Role, fingerprint: str, content_sha256: str) -> CacheLayout:
+        """Return ``caches/<collection>/<role>-<fingerprint>-<content>``.
+
+        The content hash is part of the name, so a changed collection gets a cache of its own and the vectors of the
+        old one stay as they are until somebody removes them.
+        """
+        name = f"{role}-{fingerprint[:FINGERPRINT_DIGITS]}-{content_sha256[:CONTENT_DIGITS]}"
+        return cls(caches / collection.replace("/", "__") / name)
+
+    @property
+    def manifest(self) -> Path:
+        """The list of what is in the cache; a shard that it does not name does not exist."""
+        return self.folder / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that writes."""
+        return self.folder / ".lock"
+
+    def vectors(self, shard: int) -> Path:
+        """Vectors of one shard: ``.npy`` of (rows, dim), row-major, memory-mappable."""
+        return self.folder / f"vectors-{shard:05d}.npy"
+
+    def rows(self, shard: int) -> Path:
+        """Ids and facts of the same rows, in the same order."""
+        return self.folder / f"rows-{shard:05d}.parquet"

@@ -1,0 +1,95 @@
+"""Finding caches: all that there are, and the query and passage cache that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.cache.reader import EmbeddingCache
+from ragcun_cache.errors import CacheError
+from ragcun_cache.role import Role
+
+
+class CachedCollection(Protocol):
+    """What finding a cache needs to know of a collection."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which is the folder of its caches."""
+
+    def content_sha256(self, role: Role) -> str:
+        """Hash of the file that holds the texts of ``role``."""
+
+
+@dataclass(frozen=True)
+class CachePair:
+    """The queries and the passages of one collection, as one encoder sees them."""
+
+    collection: str
+    encoder: str
+    query: EmbeddingCache
+    passage: EmbeddingCache
+
+
+def list_caches(caches: Path, collection: str | None = None) -> list[tuple[CacheLayout, Manifest]]:
+    """Return every readable cache below ``caches`` with its manifest, by path."""
+    pattern = f"{collection.replace('/', '__') if collection else '*'}/*/manifest.json"
+    return [(CacheLayout(path.parent), Manifest.read(path)) for path in sorted(caches.glob(pattern))]
+
+
+def describe_encoder(manifest: Manifest) -> str:
+    """Return the encoder of a cache in words: fingerprint, model, backend and precision."""
+    spec = manifest.spec
+    return f"{manifest.encoder} ({spec.get('model_id')}, {spec.get('backend')}, {spec.get('precision')})"
+
+
+def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = None) -> CachePair:
+    """Open the query and passage caches of the collection as its files are now.
+
+    Args:
+        caches: the folder of all caches.
+        collection: whose vectors to open.
+        encoder: fingerprint of the encoder, or the start of one; None if there is only one.
+
+    Raises:
+        CacheError: there is none, only an unfinished or outdated one, or several to choose from.
+    """
+    fix = f"ragcun-cache encode --dataset {collection.name}"
+    content = {role: collection.content_sha256(role) for role in Role}
+    everything = list_caches(caches, collection.name)
+    fresh = [(layout, found) for layout, found in everything if found.content_sha256 == content[found.role]]
+    if encoder is not None:
+        fresh = [(layout, found) for layout, found in fresh if found.encoder.startswith(encoder)]
+    by_encoder: dict[str, dict[Role, tuple[CacheLayout, Manifest]]] = {}
+    for layout, found in fresh:
+        if found.complete:
+            by_encoder.setdefault(found.encoder, {})[found.role] = (layout, found)
+    pairs = {name: roles for name, roles in by_encoder.items() if len(roles) == len(Role)}
+    if not pairs:
+        if fresh:
+            state = "; ".join(f"{m.role}: {m.rows} of {m.total_rows} rows, {describe_encoder(m)}" for _, m in fresh)
+            problem = "the cached vectors are not complete"
+        elif everything:
+            state = "; ".join(sorted({f"{m.role} of {describe_encoder(m)}" for _, m in everything}))
+            problem = "the cached vectors are of another version of the collection, or of another encoder"
+        else:
+            state, problem = "none", "the collection has no cached vectors"
+        raise CacheError(f"{collection.name}: {problem}", where=caches, found=state, fix=fix)
+    if len(pairs) > 1:
+        choices = sorted(describe_encoder(roles[Role.PASSAGE][1]) for roles in pairs.values())
+        raise CacheError(
+            f"{collection.name} is cached by several encoders",
+            where=caches,
+            expected=f"one of {'; '.join(choices)}",
+            fix="name one with --encoder FINGERPRINT",
+        )
+    name, roles = pairs.popitem()
+    return CachePair(
+        collection=collection.name,
+        encoder=name,
+        query=EmbeddingCache(roles[Role.QUERY][0].folder),
+        passage=EmbeddingCache(roles[Role.PASSAGE][0].folder),
+    )

@@ -1,0 +1,111 @@
+"""One shard: a block of rows, as arrays in memory and as two files on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.manifest import FileRecord, ShardRecord
+from ragcun_cache.errors import CacheError
+from ragcun_cache.files import atomic_file
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text_sha256", pa.binary(32), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("norm", pa.float32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive rows of a collection.
+
+    Attributes:
+        ids: identifiers, in collection order.
+        vectors_nd: (rows, dim) float16 or float32, unit norm when the encoder normalises.
+        text_sha256: of the exact string that was encoded, 32 bytes each.
+        n_tokens: (rows,) int32, special tokens included, after truncation.
+        truncated: (rows,) bool.
+        norms: (rows,) float32, of the pooled vector before it was normalised.
+    """
+
+    ids: list[str]
+    vectors_nd: NDArray[np.floating]
+    text_sha256: list[bytes]
+    n_tokens: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+    norms: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        lengths = {
+            "ids": len(self.ids),
+            "vectors": len(self.vectors_nd),
+            "text_sha256": len(self.text_sha256),
+            "n_tokens": len(self.n_tokens),
+            "truncated": len(self.truncated),
+            "norms": len(self.norms),
+        }
+        if len(set(lengths.values())) != 1:
+            raise CacheError("the columns of a shard differ in length", found=lengths)
+        finite = np.isfinite(self.vectors_nd).all(axis=1) if len(self.vectors_nd) else np.ones(0, dtype=bool)
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            raise CacheError(
+                "a vector is not finite", where=f"row {self.ids[row]!r}", expected="finite values", found="NaN or inf"
+            )
+
+    def write(self, layout: CacheLayout, index: int) -> ShardRecord:
+        """Write both files atomically and return their record, which the manifest must name for them to count."""
+        vectors = _write(layout.vectors(index), _npy_bytes(self.vectors_nd))
+        table = pa.table(
+            [
+                self.ids,
+                self.text_sha256,
+                self.n_tokens,
+                self.truncated,
+                self.norms,
+            ],
+            schema=ROWS_SCHEMA,
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        metadata = _write(layout.rows(index), [buffer.getbuffer()])
+        return ShardRecord(
+            rows=len(self.ids),
+            vectors=vectors,
+            metadata=metadata,
+            tokens=int(self.n_tokens.sum()),
+            truncated=int(self.truncated.sum()),
+            norm_min=float(self.norms.min(initial=np.inf)) if len(self.norms) else 0.0,
+            norm_max=float(self.norms.max(initial=0.0)),
+        )
+
+
+def _npy_bytes(vectors_nd: NDArray[np.floating]) -> list[memoryview]:
+    header = io.BytesIO()
+    contiguous = np.ascontiguousarray(vectors_nd)
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(contiguous))
+    return [header.getbuffer(), contiguous.reshape(-1).view(np.uint8).data]
+
+
+def _write(path: Path, parts: list[memoryview]) -> FileRecord:
+    digest = hashlib.sha256()
+    size = 0
+    with atomic_file(path) as handle:
+        for part in parts:
+            handle.write(part)
+            digest.update(part)
+            size += memoryview(part).nbytes
+    return FileRecord(bytes=size, sha256=digest.hexdigest())

@@ -1,0 +1,136 @@
+"""The one way that vectors enter a cache: shard after shard, each durable before it is recorded."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.manifest import Manifest, spec_differences
+from ragcun_cache.cache.shard import Shard
+from ragcun_cache.errors import CacheError
+
+
+class CacheWriter:
+    """Appends shards to one cache, holding its lock. Use as a context manager.
+
+    A crash at any moment loses at most the shard in progress: files that the manifest does not name are swept when
+    the next writer opens the cache.
+    """
+
+    def __init__(self, layout: CacheLayout, asked: Manifest) -> None:
+        """Prepare to create or resume the cache that ``asked`` (a manifest without shards) describes."""
+        self._layout = layout
+        self._asked = asked
+        self._lock = FileLock(layout.lock)
+        self.manifest = asked
+
+    def __enter__(self) -> CacheWriter:
+        """Take the lock, compare with what is there, sweep unfinished files.
+
+        Raises:
+            CacheError: another process writes here, the cache is of another spec, or the folder cannot be written.
+        """
+        folder = self._layout.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise CacheError(
+                "another process is writing this cache", where=folder, fix="wait for it to end, then run this again"
+            ) from None
+        except OSError as error:
+            raise CacheError("the cache folder cannot be written", where=folder, found=error) from None
+        try:
+            if self._layout.manifest.exists():
+                found = Manifest.read(self._layout.manifest)
+                self._check_same(found)
+                self.manifest = found
+            else:
+                self._asked.write(self._layout.manifest)
+            self._sweep()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def _check_same(self, found: Manifest) -> None:
+        asked = self._asked
+        identity = ("collection", "role", "content_sha256", "dim", "dtype", "total_rows")
+        differences = spec_differences(found.spec, asked.spec) + [
+            f"{name}: {getattr(found, name)!r} → {getattr(asked, name)!r}"
+            for name in identity
+            if getattr(found, name) != getattr(asked, name)
+        ]
+        if differences:
+            raise CacheError(
+                "the cache is of another spec than asked for (found → asked)",
+                where=self._layout.folder,
+                found="; ".join(differences),
+            )
+
+    def _sweep(self) -> None:
+        recorded = len(self.manifest.shards)
+        keep = {self._layout.manifest, self._layout.lock}
+        keep |= {path(i) for i in range(recorded) for path in (self._layout.vectors, self._layout.rows)}
+        for path in self._layout.folder.iterdir():
+            if path not in keep and path.name.startswith(("vectors-", "rows-", "manifest.json.partial-")):
+                path.unlink()
+
+    def append(self, shard: Shard) -> None:
+        """Write ``shard`` after the last one: both files durable first, then the manifest that names them.
+
+        Raises:
+            CacheError: wrong dim, dtype or number of rows, a cache that is complete, or a disk that is full or failing.
+        """
+        manifest = self.manifest
+        expected_rows = min(manifest.shard_rows, manifest.total_rows - manifest.rows)
+        expected = (expected_rows, manifest.dim, np.dtype(manifest.dtype).name)
+        found = (*shard.vectors_nd.shape, shard.vectors_nd.dtype.name)
+        if manifest.complete or found != expected:
+            raise CacheError(
+                "the shard does not fit the cache",
+                where=self._layout.folder,
+                expected="no more rows, it is complete" if manifest.complete else f"rows, dim, dtype {expected}",
+                found=found,
+            )
+        try:
+            record = shard.write(self._layout, len(manifest.shards))
+            manifest = manifest.model_copy(update={"shards": (*manifest.shards, record)})
+            manifest.write(self._layout.manifest)
+        except OSError as error:
+            raise CacheError(
+                "a shard could not be written; all rows recorded so far are safe",
+                where=self._layout.folder,
+                found=error,
+                fix="make room or mend the folder, then run the same command again: it goes on from here",
+            ) from error
+        self.manifest = manifest
+
+    def finish(self, **provenance: Any) -> Manifest:
+        """Mark the cache complete, keeping ``provenance`` (versions, device, seconds) with it.
+
+        Raises:
+            CacheError: rows are missing.
+        """
+        manifest = self.manifest
+        if manifest.rows != manifest.total_rows:
+            raise CacheError(
+                "the cache cannot be finished, rows are missing",
+                where=self._layout.folder,
+                expected=manifest.total_rows,
+                found=manifest.rows,
+            )
+        if not manifest.complete:
+            update = {"complete": True, "provenance": {**manifest.provenance, **provenance}}
+            self.manifest = manifest.model_copy(update=update)
+            self.manifest.write(self._layout.manifest)
+        return self.manifest

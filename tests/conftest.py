@@ -1,0 +1,165 @@
+"""Fixtures that every test may use: a home in a temporary folder, small collections, small caches, real data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ragcun_cache.cache import CacheLayout, CachePair, CacheWriter, Manifest, Shard, open_pair
+from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "data")
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """Folder of a real BEIR-format collection; the test is skipped where there is none on this machine."""
+    root = Path(os.environ.get("RAGCUN_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+
+    def find(name: str) -> Path:
+        if not (root / name / "corpus.jsonl").exists():
+            pytest.skip(f"no collection {name} in {root} (set RAGCUN_TEST_DATA)")
+        return root / name
+
+    return find
+
+
+@dataclass(frozen=True)
+class FakeCollection:
+    """What `open_pair` asks of a collection."""
+
+    name: str
+    content: Mapping[Role, str]
+
+    def content_sha256(self, role: Role) -> str:
+        return self.content[role]
+
+
+def write_cache(
+    caches: Path,
+    collection: str,
+    role: Role,
+    ids: Sequence[str],
+    vectors_nd: NDArray[np.floating],
+    *,
+    content_sha256: str | None = None,
+    spec: Mapping[str, object] | None = None,
+    shard_rows: int = 64,
+    norms: NDArray[np.float32] | None = None,
+) -> Path:
+    """Write a complete cache of given vectors (n, d) and return its folder."""
+    full_spec = {"model_id": "fake", "backend": "fake", "precision": "fp32", **(spec or {}), "role": str(role)}
+    content = content_sha256 or sha256(f"{collection}/{role}".encode()).hexdigest()
+    fingerprint = spec_fingerprint(full_spec)
+    layout = CacheLayout.of(caches, collection, role, fingerprint, content)
+    asked = Manifest(
+        collection=collection,
+        role=role,
+        content_sha256=content,
+        spec=full_spec,
+        fingerprint=fingerprint,
+        encoder=encoder_fingerprint(full_spec),
+        dim=vectors_nd.shape[1],
+        dtype=vectors_nd.dtype.name,
+        shard_rows=shard_rows,
+        total_rows=len(ids),
+    )
+    norms = np.ones(len(ids), np.float32) if norms is None else norms
+    with CacheWriter(layout, asked) as writer:
+        for start in range(writer.manifest.rows, len(ids), shard_rows):
+            rows = slice(start, start + shard_rows)
+            n = len(ids[rows])
+            writer.append(
+                Shard(
+                    ids=list(ids[rows]),
+                    vectors_nd=vectors_nd[rows],
+                    text_sha256=[sha256(i.encode("utf-8", "surrogatepass")).digest() for i in ids[rows]],
+                    n_tokens=np.full(n, 7, np.int32),
+                    truncated=np.zeros(n, bool),
+                    norms=norms[rows],
+                )
+            )
+        writer.finish()
+    return layout.folder
+
+
+@pytest.fixture(scope="session")
+def cache_of() -> Callable[..., Path]:
+    """The function `write_cache`, for tests that choose their own vectors."""
+    return write_cache
+
+
+@pytest.fixture
+def tiny_collection(home: Home) -> Callable[..., Path]:
+    """Write a BEIR-format folder below ``home.collections`` and return it."""
+
+    def write(
+        name: str = "tiny",
+        *,
+        n_passages: int = 120,
+        splits: Mapping[str, int] | None = None,
+        seed: int = 0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        words = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma".split()
+        folder = home.collections / name
+        (folder / "qrels").mkdir(parents=True)
+        with (folder / "corpus.jsonl").open("w") as corpus:
+            for row in range(n_passages):
+                text = " ".join(rng.choice(words, size=rng.integers(3, 20)))
+                corpus.write(json.dumps({"_id": f"p{row}", "title": f"title {row}", "text": text}) + "\n")
+        row = 0
+        with (folder / "queries.jsonl").open("w") as queries:
+            for split, n_queries in (splits or {"train": 40, "dev": 15, "test": 15}).items():
+                with (folder / "qrels" / f"{split}.tsv").open("w") as qrels:
+                    qrels.write("query-id\tcorpus-id\tscore\n")
+                    for _ in range(n_queries):
+                        queries.write(json.dumps({"_id": f"q{row}", "text": f"{words[row % 18]} query {row}"}) + "\n")
+                        qrels.write(f"q{row}\tp{row % n_passages}\t1\n")
+                        row += 1
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def tiny_pair(home: Home) -> Callable[..., CachePair]:
+    """Write caches of random unit vectors in which query ``q<i>`` lies near passage ``p<i>``, and open them."""
+
+    def write(
+        collection: str = "tiny",
+        *,
+        n_queries: int = 70,
+        n_passages: int = 120,
+        dim: int = 32,
+        noise: float = 1.0,
+        seed: int = 0,
+        content: Mapping[Role, str] | None = None,
+    ) -> CachePair:
+        rng = np.random.default_rng(seed)
+        passage_nd = rng.normal(size=(n_passages, dim))
+        query_nd = passage_nd[np.arange(n_queries) % n_passages] + noise * rng.normal(size=(n_queries, dim))
+        content = content or {role: sha256(f"{collection}/{role}".encode()).hexdigest() for role in Role}
+        for role, prefix, vectors_nd in ((Role.QUERY, "q", query_nd), (Role.PASSAGE, "p", passage_nd)):
+            norms = np.linalg.norm(vectors_nd, axis=1).astype(np.float32)
+            unit_nd = (vectors_nd / norms[:, None]).astype(np.float16)
+            ids = [f"{prefix}{row}" for row in range(len(unit_nd))]
+            write_cache(home.caches, collection, role, ids, unit_nd, content_sha256=content[role], norms=norms)
+        return open_pair(home.caches, FakeCollection(collection, content))
+
+    return write
