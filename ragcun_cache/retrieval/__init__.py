@@ -1,0 +1,1 @@
+"""Retrieval: vectors and ids in, ranked lists out. Knows nothing of qrels."""

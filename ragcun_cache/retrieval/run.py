@@ -1,0 +1,32 @@
+"""The run: what a search returned, in the one order that trec_eval would read it in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+Run = dict[str, dict[str, float]]
+"""Query id -> passage id -> score. Inner dicts are in rank order when they come from this package."""
+
+
+def rank_order(scored: Iterable[tuple[float, str]], k: int) -> dict[str, float]:
+    """Return the ``k`` best of ``(score, passage id)``: score descending, equal scores by id descending.
+
+    This is trec_eval's order for float32 scores. Python compares strings by code point, which is the byte order
+    of their UTF-8 that trec_eval compares.
+    """
+    best = sorted(scored, reverse=True)[:k]
+    return {passage_id: score for score, passage_id in best}
+
+
+def drop_identical(run: Mapping[str, Mapping[str, float]], k: int) -> tuple[Run, int]:
+    """Return ``run`` without passages that carry their query's own id, cut to ``k``, and how many were dropped.
+
+    ``run`` must hold ``k + 1`` passages a query, in rank order, so that ``k`` are left. It is not changed.
+    """
+    kept: Run = {}
+    n_dropped = 0
+    for query_id, scores in run.items():
+        n_dropped += query_id in scores
+        others = [(passage_id, score) for passage_id, score in scores.items() if passage_id != query_id]
+        kept[query_id] = dict(others[:k])
+    return kept, n_dropped
