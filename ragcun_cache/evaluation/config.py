@@ -1,0 +1,35 @@
+"""How to evaluate: all that changes a figure besides the vectors and the qrels."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvaluationRules(Protocol):
+    """What a collection says about its own evaluation."""
+
+    @property
+    def test_split(self) -> str:
+        """The split that figures are published on."""
+
+    @property
+    def ignore_identical_ids(self) -> bool:
+        """Whether a passage with the query's own id is left out of its results."""
+
+
+class EvalConfig(BaseModel):
+    """Settings of one evaluation. None means: as the collection's registry entry says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: str | None = None
+    k: int = Field(default=100, ge=100, description="depth of the run; recall@100 and map@100 need 100")
+    ignore_identical_ids: bool | None = None
+    index: Literal["flat"] = "flat"
+
+    def resolved(self, collection: EvaluationRules) -> EvalConfig:
+        """Return this config with every None replaced by what ``collection`` says."""
+        rule = collection.ignore_identical_ids if self.ignore_identical_ids is None else self.ignore_identical_ids
+        return self.model_copy(update={"split": self.split or collection.test_split, "ignore_identical_ids": rule})

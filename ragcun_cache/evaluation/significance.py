@@ -1,0 +1,95 @@
+"""Is one head better than another on these queries, or lucky? Paired, per query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.errors import EvaluationError
+
+_BLOCK = 1024
+# Sums of the same numbers with other signs differ by rounding; equal ones must count as equal.
+_RELATIVE_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean difference to a baseline, its two-sided p-value, and on how many queries it wins, ties and loses."""
+
+    difference: float
+    p_value: float
+    wins: int
+    ties: int
+    losses: int
+
+
+def compare(
+    scores_q: NDArray[np.float64],
+    baseline_q: NDArray[np.float64],
+    *,
+    n_permutations: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare per-query scores, both (q,) and in the same query order, with ``randomisation_test``."""
+    difference_q = scores_q - baseline_q
+    ties = np.abs(difference_q) <= _RELATIVE_ROUNDING
+    return Comparison(
+        difference=float(difference_q.mean()),
+        p_value=randomisation_test(scores_q, baseline_q, n_permutations=n_permutations, seed=seed),
+        wins=int(((difference_q > 0) & ~ties).sum()),
+        ties=int(ties.sum()),
+        losses=int(((difference_q < 0) & ~ties).sum()),
+    )
+
+
+def randomisation_test(
+    scores_q: NDArray[np.float64],
+    baseline_q: NDArray[np.float64],
+    *,
+    n_permutations: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """Return the two-sided p-value of Fisher's paired randomisation test of the mean difference.
+
+    Under the null hypothesis each query's difference d_i could as well have been -d_i (Smucker, Allan and Carterette,
+    CIKM 2007). The p-value is the share of sign assignments whose |sum| is at least the observed one: of all 2^m of
+    them if that is at most ``n_permutations`` (m: queries that differ; the others change nothing), otherwise of
+    ``n_permutations`` random ones and the observed one, (1 + hits) / (1 + n_permutations), which is never 0.
+
+    Args:
+        scores_q: (q,) scores of one system.
+        baseline_q: (q,) scores of the other on the same queries.
+        n_permutations: sign assignments to draw.
+        seed: of the draw; the same input gives the same p-value.
+
+    Raises:
+        EvaluationError: the two do not belong to the same queries, or are empty.
+
+    """
+    if scores_q.shape != baseline_q.shape or scores_q.ndim != 1 or not scores_q.size:
+        raise EvaluationError(
+            "a paired test needs the scores of the same queries", expected=baseline_q.shape, found=scores_q.shape
+        )
+    difference_q = scores_q - baseline_q
+    difference_m = difference_q[np.abs(difference_q) > _RELATIVE_ROUNDING]
+    m = len(difference_m)
+    if m == 0:
+        return 1.0
+    threshold = abs(difference_m.sum()) - _RELATIVE_ROUNDING * np.abs(difference_m).sum()
+    if m < 63 and 2**m <= n_permutations:
+        negative_sm = (np.arange(2**m)[:, None] >> np.arange(m)) & 1
+        return _hits(negative_sm, difference_m, threshold) / len(negative_sm)
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for first in range(0, n_permutations, _BLOCK):
+        negative_sm = rng.integers(0, 2, (min(_BLOCK, n_permutations - first), m), dtype=np.int8)
+        hits += _hits(negative_sm, difference_m, threshold)
+    return (1 + hits) / (1 + n_permutations)
+
+
+def _hits(negative_sm: NDArray[np.integer], difference_m: NDArray[np.float64], threshold: float) -> int:
+    """Count the sign assignments, (s, m) with 1 for minus, whose |sum| reaches the threshold."""
+    sum_s = (1.0 - 2.0 * negative_sm) @ difference_m
+    return int((np.abs(sum_s) >= threshold).sum())
