@@ -1,0 +1,162 @@
+"""A collection: passages, queries and relevance judgements of one folder in BEIR layout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ragcun_cache.collections.flaws import Flaws
+from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, is_writable, qrels_files
+from ragcun_cache.collections.lines import find_file
+from ragcun_cache.collections.qrels import Qrels, read_judgements, read_qrels
+from ragcun_cache.collections.reader import Texts, read_texts
+from ragcun_cache.collections.registry import REGISTRY
+from ragcun_cache.errors import CollectionError, unknown_choice
+from ragcun_cache.files import sha256_file, write_json
+from ragcun_cache.role import Role
+
+_CONTENT_FILE = ".content.json"
+_SETTLED_NANOSECONDS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Passages, queries and qrels below ``folder``; nothing is read before it is asked for.
+
+    ``sample_of`` names the collection that a pair sample was drawn from: scores on a sample are not those of the whole.
+    ``ignore_identical_ids`` is BEIR's rule that a passage with the id of the query is dropped from its result.
+    """
+
+    name: str
+    folder: Path
+    sample_of: str | None = None
+    test_split: str = "test"
+    ignore_identical_ids: bool = True
+
+    def path(self, role: Role) -> Path:
+        """Return the file of the texts of this role (plain, .gz or .zst).
+
+        Raises:
+            CollectionError: there is none.
+        """
+        found = find_file(self.folder, TEXT_FILES[role])
+        if found is None:
+            raise CollectionError(
+                f"collection {self.name!r} has no {TEXT_FILES[role]}",
+                where=self.folder,
+                expected=f"{TEXT_FILES[role]} (also .gz or .zst)",
+            )
+        return found
+
+    def texts(self, role: Role, batch_rows: int = 8192) -> Iterator[Texts]:
+        """Yield the texts of a role in file order, checked, in batches of at most ``batch_rows``.
+
+        Flaws that do not stop the work are logged, counted, when the stream ends.
+
+        Raises:
+            CollectionError: as :func:`ragcun_cache.collections.reader.read_texts`.
+        """
+        flaws = Flaws()
+        yield from read_texts(self.path(role), batch_rows, flaws)
+        flaws.log()
+
+    def content_sha256(self, role: Role) -> str:
+        """Return the sha256 of the bytes of the role's file.
+
+        It is kept beside the file under its size and modification time, if the folder is writable.
+        """
+        path = self.path(role)
+        status = path.stat()
+        key = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        memory_path = self.folder / _CONTENT_FILE
+        memory = _read_json(memory_path) if memory_path.is_file() else {}
+        known = memory.get(path.name)
+        if isinstance(known, dict) and key.items() <= known.items():
+            return str(known["sha256"])
+        sha256 = sha256_file(path)
+        # A file that was written just now could still change within the resolution of its modification time.
+        if is_writable(self.folder) and time.time_ns() - status.st_mtime_ns > _SETTLED_NANOSECONDS:
+            write_json(memory_path, memory | {path.name: key | {"sha256": sha256}})
+        return sha256
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the splits that have qrels, sorted."""
+        return tuple(qrels_files(self.folder))
+
+    def qrels_path(self, split: str) -> Path:
+        """Return the qrels file of a split.
+
+        Raises:
+            CollectionError: the collection has no such split; the error lists those it has.
+        """
+        files = qrels_files(self.folder)
+        if split not in files:
+            raise unknown_choice(
+                f"split of {self.name!r}", split, files, where=self.folder / "qrels", error=CollectionError
+            )
+        return files[split]
+
+    def qrels(self, split: str) -> Qrels:
+        """Return query id -> passage id -> grade, with grades of 0 and below as the file has them.
+
+        Raises:
+            CollectionError: no such split, or as :func:`ragcun_cache.collections.qrels.read_qrels`.
+        """
+        flaws = Flaws()
+        qrels = read_qrels(self.qrels_path(split), flaws)
+        flaws.log()
+        return qrels
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """Return (query id, passage id) of every judgement with a grade above 0, in file order, each once.
+
+        Raises:
+            CollectionError: as :meth:`qrels`.
+        """
+        judgements = read_judgements(self.qrels_path(split), Flaws())
+        return list(dict.fromkeys((one.query_id, one.passage_id) for one in judgements if one.grade > 0))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise CollectionError(f"{path.name} is not JSON", where=path, found=str(error)) from error
+    if not isinstance(content, dict):
+        raise CollectionError(f"{path.name} is not a JSON object", where=path, found=type(content).__name__)
+    return content
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what ``collection.json`` says of how the collection was made, ``{}`` if there is none.
+
+    Raises:
+        CollectionError: the file is not a JSON object.
+    """
+    path = folder / RECORD_FILE
+    return _read_json(path) if path.is_file() else {}
+
+
+def open_collection(folder: Path, name: str) -> Collection:
+    """Return the collection in ``folder``, with the conventions that the registry has for ``name``.
+
+    Raises:
+        CollectionError: the folder has no passages or no queries in BEIR layout.
+    """
+    sample_of = read_record(folder).get("sample_of")
+    published = REGISTRY.get(name)
+    collection = Collection(
+        name,
+        folder,
+        sample_of=str(sample_of) if sample_of else None,
+        test_split=published.test_split if published else "test",
+        ignore_identical_ids=published.ignore_identical_ids if published else True,
+    )
+    for role in Role:
+        collection.path(role)
+    return collection

@@ -1,0 +1,168 @@
+"""Archives fetched over HTTP, resumable and checked, and unpacked inside their own folder only."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from ragcun_cache.collections.registry import Archive
+from ragcun_cache.errors import CollectionError
+from ragcun_cache.progress import progress
+
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_SECONDS = 60.0
+_MAX_EXPANSION = 100
+"""Text deflates to a third or a tenth; an archive that claims a hundredfold is not a collection."""
+
+
+class _Passing(Exception):
+    """A failure that a later try may not meet again."""
+
+
+def _md5_file(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _total_bytes(response: http.client.HTTPResponse, start: int) -> int | None:
+    length = response.headers.get("Content-Length")
+    return start + int(length) if length else None
+
+
+def _receive(url: str, partial: Path) -> None:
+    """Append what ``partial`` still lacks of the file at ``url``; it keeps whatever arrives before a failure."""
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+        start = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        total = _total_bytes(response, start)
+        with partial.open("ab" if start else "wb") as handle, progress(partial.stem, "bytes", total) as advance:
+            advance(start)
+            while block := response.read(_BLOCK_BYTES):
+                handle.write(block)
+                advance(len(block))
+            if total is not None and handle.tell() < total:
+                raise _Passing(f"connection closed after {handle.tell():,} of {total:,} bytes")
+
+
+def _try_to_receive(url: str, partial: Path) -> None:
+    """As :func:`_receive`; raises _Passing for what may pass, HTTPError for an answer that will stay the same."""
+    try:
+        _receive(url, partial)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # Nothing lacks: whether what is there is right, the checksum says.
+        if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in (
+            http.HTTPStatus.REQUEST_TIMEOUT,
+            http.HTTPStatus.TOO_MANY_REQUESTS,
+        ):
+            raise
+        raise _Passing(f"HTTP {error.code}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        raise _Passing(str(error)) from error
+
+
+def fetch(archive: Archive, target: Path, *, tries: int = 5, backoff_seconds: float = 1.0) -> None:
+    """Download the archive to ``target``, which exists only once its checksum was right.
+
+    A download that breaks off continues from ``<target>.partial``, now or at the next call (HTTP Range). Between tries
+    it waits ``backoff_seconds``, doubled each time.
+
+    Raises:
+        CollectionError: no answer after ``tries`` tries, an HTTP error that will not pass, or a wrong checksum (the
+            bytes are then thrown away).
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(tries):
+        try:
+            _try_to_receive(archive.url, partial)
+            break
+        except _Passing as error:
+            if attempt == tries - 1:
+                raise CollectionError(
+                    f"cannot download after {tries} tries",
+                    where=archive.url,
+                    found=str(error),
+                    fix="with a network, run the same command again (it continues where it stopped); without one, put "
+                    "the unpacked collection on this machine and name its parent folder in RAGCUN_COLLECTIONS",
+                ) from error
+            time.sleep(backoff_seconds * 2**attempt)
+        except urllib.error.HTTPError as error:
+            raise CollectionError("cannot download", where=archive.url, found=f"HTTP {error.code}") from error
+    found = _md5_file(partial) if partial.exists() else "no bytes"
+    if found != archive.md5:
+        partial.unlink(missing_ok=True)
+        raise CollectionError(
+            "downloaded file has the wrong checksum; it was thrown away",
+            where=archive.url,
+            expected=f"md5 {archive.md5}",
+            found=f"md5 {found}",
+            fix="run the same command again",
+        )
+    partial.replace(target)
+
+
+def _refuse_unsafe(archive_path: Path, members: list[zipfile.ZipInfo]) -> None:
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        is_link = stat.S_ISLNK(member.external_attr >> 16)
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
+            raise CollectionError(
+                "archive reaches outside its own folder; nothing was unpacked",
+                where=archive_path,
+                expected="plain files with relative names",
+                found=f"{'a link' if is_link else 'the name'} {member.filename!r}",
+            )
+    declared = sum(member.file_size for member in members)
+    limit = archive_path.stat().st_size * _MAX_EXPANSION
+    free = shutil.disk_usage(archive_path.parent).free
+    if declared > limit:
+        raise CollectionError(
+            "archive would unpack to far more than it holds; nothing was unpacked",
+            where=archive_path,
+            expected=f"at most {limit:,} bytes ({_MAX_EXPANSION} times its size)",
+            found=f"{declared:,} bytes",
+        )
+    if declared > free:
+        raise CollectionError(
+            "not enough disk space to unpack",
+            where=archive_path.parent,
+            expected=f"{declared:,} bytes free",
+            found=f"{free:,} bytes free",
+        )
+
+
+def unpack(archive_path: Path, folder: Path) -> None:
+    """Unpack a zip archive into ``folder``.
+
+    Raises:
+        CollectionError: it is not a zip archive or damaged, a member is a link or has an absolute or ``..`` name, or it
+            claims more than a hundred times its own size, or more than the disk has.
+    """
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            _refuse_unsafe(archive_path, members)
+            with progress(f"unpack {archive_path.name}", "bytes", sum(one.file_size for one in members)) as advance:
+                for member in members:
+                    target = folder / member.filename
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    # zipfile stops at the declared size and checks the CRC, so no member can write more than it claims.
+                    with archive.open(member) as source, target.open("wb") as copy:
+                        while block := source.read(_BLOCK_BYTES):
+                            copy.write(block)
+                            advance(len(block))
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise CollectionError("archive is damaged", where=archive_path, found=str(error)) from error
