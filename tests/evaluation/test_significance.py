@@ -23,7 +23,8 @@ def scipy_p_value(a: NDArray[np.float64], b: NDArray[np.float64], n_resamples: f
     return float(result.pvalue)
 
 
-few_values = st.sampled_from([0.0, 0.5, 0.63, 1.0])
+# Sums of these are exact: scipy's tolerance for equal sums fails where the observed one is zero but for rounding.
+few_values = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
 @given(pairs=st.lists(st.tuples(few_values, few_values), min_size=2, max_size=11))
