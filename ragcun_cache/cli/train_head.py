@@ -1,0 +1,145 @@
+"""``ragcun-cache train-head``: train a head from cached vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ragcun_cache.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ragcun_cache.training.run import TrainedHead
+
+_PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``0-9``, ``3`` or ``0,2,5-7`` as a list of seeds. Raises ConfigError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ConfigError("seeds cannot be read", expected="such as 0-9 or 0,2,5-7", found=text)
+        seeds += range(int(first), int(last if dash else first) + 1)
+    return seeds
+
+
+def _dev(text: str | None) -> str | float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def train_head(
+    arch: Annotated[str | None, typer.Option(help="identity, untrained, isotropy or lejepa [lejepa]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="collection whose judged pairs to train on")] = None,
+    config: Annotated[Path | None, typer.Option(help=_PIPELINE_HELP)] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder fingerprint, where several are cached")] = None,
+    pairs: Annotated[int | None, typer.Option(help="train on a sample of that many train pairs [all]")] = None,
+    pairs_seed: Annotated[int | None, typer.Option(help="seed of that sample [0]")] = None,
+    dev: Annotated[str | None, typer.Option(help="dev split, or share of the train queries to set apart")] = None,
+    out_dim: Annotated[int | None, typer.Option(help="output dimension [the encoder's]")] = None,
+    init: Annotated[str | None, typer.Option(help="random or identity [random]")] = None,
+    isotropy: Annotated[str | None, typer.Option(help="published or scale_free [published]")] = None,
+    similarity: Annotated[str | None, typer.Option(help="cosine, dot or l2 [l2; from identity: cosine]")] = None,
+    ema: Annotated[str | None, typer.Option(help="decay of the EMA target, or none [0.999]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the pairs [3]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="pairs a step [16]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate [0.0005]")] = None,
+    select: Annotated[str | None, typer.Option(help="keep the last epoch or best_dev [last]")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="seed of weights, order and dropout; repeatable [0]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="several seeds, such as 0-9")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps [auto]")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="train again, from the start")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Train a head from cached vectors; the encoder is never loaded. A finished run is found, a cut one resumed."""
+    from ragcun_cache.home import Home
+    from ragcun_cache.training.config import load_config
+    from ragcun_cache.training.pairs import load_training_data
+    from ragcun_cache.training.run import train_head as train
+
+    flags: dict[str, Any] = {
+        "arch": arch,
+        "dataset": dataset,
+        "encoder": encoder,
+        "pairs": pairs,
+        "pairs_seed": pairs_seed,
+        "dev": _dev(dev),
+        "out_dim": out_dim,
+        "init": init,
+        "isotropy": isotropy,
+        "similarity": similarity,
+        "ema": ema,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "select": select,
+        "device": device,
+    }
+    overrides = {name: value for name, value in flags.items() if value is not None}
+    if ema in ("none", "null", "off"):
+        overrides["ema"] = None
+    wanted = [*(seed or []), *(parse_seeds(seeds) if seeds else [])]
+    configs = [load_config(config, {**overrides, "seed": one}) for one in dict.fromkeys(wanted)]
+    configs = configs or [load_config(config, overrides)]
+    home = Home.default()
+    data = load_training_data(configs[0], home)
+    trained = []
+    for one in configs:
+        try:
+            trained.append(train(one, home, data=data, fresh=fresh))
+        except KeyboardInterrupt:
+            typer.echo("interrupted: the last whole epoch is kept; the same command resumes", err=True)
+            raise typer.Exit(130) from None
+        if not json_:
+            _render(trained[-1])
+    if json_:
+        _render_json(trained)
+
+
+def _render(trained: TrainedHead) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ragcun_cache.training.diagnostics import DEV_METRIC
+
+    record = trained.record
+    if trained.reused:
+        typer.echo(f"{record.name} is trained already (--fresh trains it again)")
+        return
+    seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in trained.rows)
+    rows = record.provenance["metrics"]["dev_corpus_rows"]
+    table = Table(title=f"{record.name}: {record.provenance['train_pairs']:,} pairs, {seconds:.1f} s")
+    columns = ["epoch", "loss", DEV_METRIC, "output_std", "output_std_ratio", "mean_cosine", "relative_residual"]
+    for name in columns:
+        table.add_column(f"{name} ({rows:,} passages)" if name == DEV_METRIC else name, justify="right")
+    for row in trained.rows:
+        values = [row[name] for name in columns[1:]]
+        table.add_row(str(row["epoch"]), *("" if value is None else f"{value:.4g}" for value in values))
+    Console().print(table)
+    typer.echo(f"kept: epoch {record.provenance['epoch']}, in {record.folder}")
+
+
+def _render_json(trained: list[TrainedHead]) -> None:
+    import json
+
+    typer.echo(
+        json.dumps(
+            [
+                {
+                    "name": one.record.name,
+                    "folder": str(one.record.folder),
+                    "sha256": one.record.sha256,
+                    "reused": one.reused,
+                    "epoch": one.record.provenance["epoch"],
+                    "metrics": one.rows,
+                }
+                for one in trained
+            ],
+            indent=2,
+        )
+    )

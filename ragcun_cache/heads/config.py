@@ -1,0 +1,89 @@
+"""What a head is: the names of the architectures and the options that decide how a head scores or learns."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ragcun_cache.files import sha256_json
+from ragcun_cache.similarity import Similarity
+
+
+class Arch(StrEnum):
+    """The architectures."""
+
+    IDENTITY = "identity"
+    """The raw encoder: a row is its own output."""
+    UNTRAINED = "untrained"
+    """A projection at its random initialisation: the null hypothesis for every trained projection."""
+    ISOTROPY = "isotropy"
+    """A projection trained on the isotropy loss alone."""
+    LEJEPA = "lejepa"
+    """A projection with an EMA target and a predictor, trained on the predictive and the isotropy loss."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to learn."""
+        return self in (Arch.ISOTROPY, Arch.LEJEPA)
+
+
+class Init(StrEnum):
+    """How a projection starts."""
+
+    RANDOM = "random"
+    """PyTorch's default, as published."""
+    IDENTITY = "identity"
+    """``x + MLP(x)`` with the last layer zero: scores exactly as the raw encoder before training."""
+
+
+class Input(StrEnum):
+    """Which vector a head is given."""
+
+    UNIT = "unit"
+    """The cached row, of norm 1."""
+    POOLED = "pooled"
+    """The cached row times its cached norm: the pooled vector as it was before the encoder normalised it."""
+
+
+class InputScale(StrEnum):
+    """The units that the MLP and the losses work in. They are undone at the output, so ranking does not feel them."""
+
+    NONE = "none"
+    SQRT_DIM = "sqrt_dim"
+    """Inputs times sqrt(d): the entries of a unit-norm row then have a variance near 1."""
+
+
+class Isotropy(StrEnum):
+    """The form of the isotropy loss (see ``objectives.isotropy``)."""
+
+    PUBLISHED = "published"
+    SCALE_FREE = "scale_free"
+
+
+class HeadConfig(BaseModel):
+    """Everything needed to build one head, apart from its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: Arch
+    in_dim: int = Field(gt=0)
+    out_dim: int = Field(gt=0)
+    similarity: Similarity
+    init: Init = Init.RANDOM
+    input: Input = Input.UNIT
+    input_scale: InputScale = InputScale.NONE
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    isotropy: Isotropy = Isotropy.PUBLISHED
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _identity_keeps_the_dimension(self) -> Self:
+        if self.out_dim != self.in_dim and (self.arch == Arch.IDENTITY or self.init == Init.IDENTITY):
+            raise ValueError(f"a head that starts at the identity has out_dim = in_dim = {self.in_dim}")
+        return self
+
+    def scoring_sha256(self) -> str:
+        """Hash the fields that scores depend on, given the weights; dropout, ema and isotropy only shape training."""
+        return sha256_json(self.model_dump(mode="json", exclude={"dropout", "isotropy", "ema"}))

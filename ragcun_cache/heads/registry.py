@@ -1,0 +1,37 @@
+"""From a head's config to a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ragcun_cache.heads.config import Arch, HeadConfig
+from ragcun_cache.heads.head import Head
+from ragcun_cache.heads.identity import IdentityHead
+from ragcun_cache.heads.lejepa import LejepaHead
+from ragcun_cache.heads.projected import IsotropyHead, ProjectionHead
+
+_BUILDERS: dict[Arch, Callable[[HeadConfig, bool], Head]] = {
+    Arch.IDENTITY: lambda config, for_training: IdentityHead(config),
+    Arch.UNTRAINED: lambda config, for_training: ProjectionHead(config),
+    Arch.ISOTROPY: lambda config, for_training: IsotropyHead(config),
+    Arch.LEJEPA: lambda config, for_training: LejepaHead(config, for_training=for_training),
+}
+
+
+def build_head(config: HeadConfig, *, seed: int, for_training: bool = True) -> Head:
+    """Build the head that ``config`` describes, initialised by ``seed``; the global generator is left as it was.
+
+    The projection is drawn first, so heads of one seed and one size share it whatever their architecture:
+    ``untrained`` with seed s is what ``isotropy`` and ``lejepa`` with seed s start from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _BUILDERS[config.arch](config, for_training)
+
+
+def build_empty_head(config: HeadConfig) -> Head:
+    """Build the retrieval part of a head without memory for its weights (they are on the meta device)."""
+    with torch.device("meta"):
+        return _BUILDERS[config.arch](config, False)

@@ -1,0 +1,154 @@
+"""Heads on disk: ``head.safetensors`` (the weights that retrieval needs) and ``head.json`` (all about them)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ragcun_cache.errors import HeadError
+from ragcun_cache.files import atomic_file, write_json
+from ragcun_cache.heads.config import HeadConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragcun_cache.heads.head import Head
+
+WEIGHTS_NAME = "head.safetensors"
+RECORD_NAME = "head.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """What ``head.json`` says of a head.
+
+    ``sha256`` covers the weights and whatever else the scores depend on. ``provenance`` has ``train`` (the training
+    config), ``encoder`` (the fingerprint that the caches share), ``encoder_model``, ``caches``, ``train_pairs``,
+    ``seed``, ``versions``, ``commit``, ``metrics`` (the row of the epoch that the weights are from), ``epoch`` (its
+    number), ``epochs`` and ``complete``.
+    """
+
+    name: str
+    folder: Path
+    config: HeadConfig
+    sha256: str
+    provenance: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """Whether training came to its end."""
+        return bool(self.provenance.get("complete"))
+
+
+@dataclass(frozen=True)
+class SavedHead(HeadRecord):
+    """A record with the head itself, in evaluation mode on the CPU."""
+
+    head: Head
+
+
+def _head_sha256(config: HeadConfig, weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(config.scoring_sha256().encode())
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
+
+
+def save_head(folder: Path, head: Head, provenance: dict[str, Any]) -> HeadRecord:
+    """Write what retrieval needs of ``head``, and its record, into ``folder``, each file atomically.
+
+    Parts that only training needs (a predictor, an EMA target) are left out.
+    """
+    from safetensors.torch import save
+
+    from ragcun_cache.heads.registry import build_empty_head
+
+    names = build_empty_head(head.config).state_dict()
+    state = head.state_dict()
+    weights = {name: state[name].detach().cpu().contiguous() for name in names}
+    record = HeadRecord(folder.name, folder, head.config, _head_sha256(head.config, weights), provenance)
+    with atomic_file(folder / WEIGHTS_NAME) as handle:
+        handle.write(save(weights))
+    return _write_record(record)
+
+
+def rewrite_record(folder: Path, provenance: dict[str, Any]) -> HeadRecord:
+    """Give the head in ``folder`` another provenance; its weights stay. Raises HeadError if there is none."""
+    return _write_record(replace(read_record(folder), provenance=provenance))
+
+
+def _write_record(record: HeadRecord) -> HeadRecord:
+    about = {"schema": _SCHEMA, "sha256": record.sha256, "config": record.config.model_dump(mode="json")}
+    write_json(record.folder / RECORD_NAME, {**about, **record.provenance})
+    return record
+
+
+def read_record(folder: Path) -> HeadRecord:
+    """Read ``head.json`` of a head's folder, without its weights. Raises HeadError if it is absent or damaged."""
+    path = folder / RECORD_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("schema") != _SCHEMA:
+            raise HeadError("the head was written by another version", where=path, expected=f"schema {_SCHEMA}")
+        config = HeadConfig.model_validate(content.pop("config"))
+        return HeadRecord(folder.name, folder, config, content.pop("sha256"), content)
+    except FileNotFoundError:
+        raise HeadError("there is no head here", where=folder, fix="ragcun-cache heads ls") from None
+    except (ValueError, KeyError, AttributeError, ValidationError) as error:
+        raise HeadError("the head's record cannot be read", where=path, found=error) from error
+
+
+def load_head(folder: Path) -> SavedHead:
+    """Load the head in ``folder``, for retrieval.
+
+    Raises HeadError if there is none, if weights are missing, unexpected or of another shape than the config says,
+    or if they are not the weights that ``head.json`` was written for.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from ragcun_cache.heads.registry import build_empty_head
+
+    record = read_record(folder)
+    path = folder / WEIGHTS_NAME
+    try:
+        weights = load(path.read_bytes())
+    except FileNotFoundError:
+        raise HeadError("the head's weights are missing", where=path) from None
+    except SafetensorError as error:
+        raise HeadError("the head's weights cannot be read", where=path, found=error) from error
+    head = build_empty_head(record.config)
+    expected = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in head.state_dict().items()}
+    found = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise HeadError(
+                f"the head's weights do not fit its config, at {name}",
+                where=path,
+                expected=expected.get(name, "no such tensor"),
+                found=found.get(name, "no such tensor"),
+            )
+    if _head_sha256(record.config, weights) != record.sha256:
+        raise HeadError(
+            "the head's weights are not those that its record was written for",
+            where=path,
+            expected=f"sha256 {record.sha256}",
+            fix="run the same train-head command again: it resumes",
+        )
+    head.load_state_dict(weights, strict=True, assign=True)
+    head.requires_grad_(False).eval()
+    return SavedHead(record.name, folder, record.config, record.sha256, record.provenance, head)
+
+
+def list_heads(heads: Path) -> list[HeadRecord]:
+    """Read the record of every head below ``heads``, by name; folders without a record are passed over."""
+    return [read_record(path.parent) for path in sorted(heads.glob(f"*/{RECORD_NAME}"))]

@@ -1,0 +1,1 @@
+"""Training heads from cached vectors. Importing this package does not load torch."""

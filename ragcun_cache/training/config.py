@@ -1,0 +1,248 @@
+"""One training run's settings: a YAML file, flags over it, and a full, checked record of both."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
+from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy
+from ragcun_cache.similarity import Similarity
+
+
+class Select(StrEnum):
+    """Which epoch's weights are kept."""
+
+    LAST = "last"
+    """The last epoch's, as published."""
+    BEST_DEV = "best_dev"
+    """Those of the highest NDCG@10 on dev, the untrained start (epoch 0) among them."""
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes on after the warm-up, step by step."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    """Half a cosine, down to zero after the last step."""
+
+
+class TensorDtype(StrEnum):
+    """How training vectors are held on the device; weights and losses are float32 in any case."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    """Half the memory, and what the cache stores by default."""
+
+
+_NOTHING_TO_LEARN: dict[str, Any] = {
+    "epochs": 0,
+    "ema": None,
+    "isotropy": Isotropy.PUBLISHED,
+    "lambda_isotropy": 0.0,
+    "lambda_predictive": 0.0,
+    "dropout": 0.0,
+    "batch_size": 16,
+    "learning_rate": 0.0,
+    "weight_decay": 0.0,
+    "schedule": Schedule.CONSTANT,
+    "warmup_steps": 0,
+    "select": Select.LAST,
+}
+
+# The settings that an architecture leaves no choice in. Asking for anything else is an error: a setting that is
+# accepted and ignored would sit in the record of a run that it had no part in.
+_FIXED: dict[Arch, dict[str, Any]] = {
+    Arch.IDENTITY: {
+        **_NOTHING_TO_LEARN,
+        "init": Init.IDENTITY,
+        "input": Input.UNIT,
+        "input_scale": InputScale.NONE,
+        "out_dim": None,
+        "seed": 0,
+    },
+    Arch.UNTRAINED: {**_NOTHING_TO_LEARN, "init": Init.RANDOM},
+    Arch.ISOTROPY: {"ema": None, "lambda_predictive": 0.0},
+    Arch.LEJEPA: {},
+}
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a run trains. Explicit: what follows from ``arch`` and ``init`` is filled in.
+
+    ``dev`` is a split of the collection, or a fraction of the train queries to be set apart; left out, it is the
+    split ``dev`` where there is one that is not the collection's test split, else 0.1. ``out_dim`` left out is the
+    encoder's dimension. Raises pydantic's ValidationError; use ``load_config`` or ``make_config`` for a ConfigError.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    arch: Arch = Arch.LEJEPA
+    dataset: str
+    encoder: str | None = None
+    pairs: int | None = Field(default=None, gt=0)
+    pairs_seed: int = Field(default=0, ge=0)
+    train: str = "train"
+    dev: Annotated[float, Field(gt=0.0, lt=1.0)] | str | None = None
+
+    out_dim: int | None = Field(default=None, gt=0)
+    init: Init = Init.RANDOM
+    input: Input = Input.UNIT
+    input_scale: InputScale
+    similarity: Similarity
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+    isotropy: Isotropy = Isotropy.PUBLISHED
+    lambda_isotropy: float = Field(default=1.5, ge=0.0)
+    lambda_predictive: float = Field(default=1.2, ge=0.0)
+    ema: float | None = Field(default=0.999, gt=0.0, lt=1.0)
+
+    epochs: int = Field(default=3, ge=0)
+    batch_size: int = Field(default=16, gt=0)
+    learning_rate: float = Field(default=5e-4, ge=0.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    grad_clip: float = Field(default=1.0, gt=0.0)
+    schedule: Schedule = Schedule.CONSTANT
+    warmup_steps: int = Field(default=0, ge=0)
+    select: Select = Select.LAST
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    device: str = "auto"
+    dtype: TensorDtype = TensorDtype.FLOAT32
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """Fill in what follows from ``arch`` and ``init``, and refuse what they exclude."""
+        if not isinstance(given, dict):
+            return given
+        for name, value in given.items():
+            if isinstance(value, bool):
+                # Pydantic would take YAML's on/off/yes/no for 1 and 0.
+                raise ConfigError(f"{name} is not a switch", expected=_expectation(name), found=value)
+        arch = given.get("arch", cls.model_fields["arch"].default)
+        if arch not in list(Arch):
+            raise unknown_choice("arch", str(arch), list(Arch))
+        fixed = _FIXED[Arch(arch)]
+        for name, value in fixed.items():
+            if name in given and given[name] != value:
+                raise ConfigError(
+                    f"{name} does not apply to arch {arch}",
+                    expected=f"{name} left out" if value is None else f"{name} left out, or {value}",
+                    found=given[name],
+                )
+        filled = {**given, **fixed}
+        starts_at_raw = filled.get("init", Init.RANDOM) == Init.IDENTITY
+        filled.setdefault("similarity", Similarity.COSINE if starts_at_raw else Similarity.L2)
+        filled.setdefault("input_scale", InputScale.SQRT_DIM if starts_at_raw else InputScale.NONE)
+        return filled
+
+    @model_validator(mode="after")
+    def _dev_is_not_train(self) -> Self:
+        if self.dev == self.train:
+            raise ConfigError(
+                "training and dev are the same split", expected="two different splits", found=f"dev: {self.dev}"
+            )
+        return self
+
+    def head_config(self, in_dim: int) -> HeadConfig:
+        """Return the config of the head to be trained on vectors of ``in_dim``. Raises ConfigError if it is none."""
+        out_dim = in_dim if self.out_dim is None else self.out_dim
+        try:
+            return HeadConfig(
+                arch=self.arch,
+                in_dim=in_dim,
+                out_dim=out_dim,
+                similarity=self.similarity,
+                init=self.init,
+                input=self.input,
+                input_scale=self.input_scale,
+                dropout=self.dropout,
+                isotropy=self.isotropy,
+                ema=self.ema,
+            )
+        except ValidationError:
+            raise ConfigError(
+                f"init: {Init.IDENTITY} keeps the encoder's dimension",
+                expected=f"out_dim {in_dim}, or left out",
+                found=out_dim,
+                fix=f"init: {Init.RANDOM}, or no out_dim",
+            ) from None
+
+
+def _choices(name: str) -> type[StrEnum] | None:
+    """Return the enumeration that the setting ``name`` takes its value from, if it takes it from one."""
+    annotation = TrainConfig.model_fields[name].annotation if name in TrainConfig.model_fields else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, StrEnum) else None
+
+
+def _expectation(name: str) -> str:
+    field = TrainConfig.model_fields.get(name)
+    if field is None:
+        return f"one of {', '.join(sorted(TrainConfig.model_fields))}"
+    annotation = field.annotation
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    options = tuple(get_args(option)[0] if get_origin(option) is Annotated else option for option in options)
+    return " or ".join("null" if option is type(None) else option.__name__ for option in options)
+
+
+def _as_config_error(error: ValidationError, where: str | None) -> RagcunCacheError:
+    """Turn the first of pydantic's complaints into ours."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return unknown_choice("setting", name, TrainConfig.model_fields, where=where)
+    if first["type"] == "missing":
+        return ConfigError(f"{name} is missing", where=where, expected=_expectation(name), fix=f"give --{name}")
+    if choices := _choices(name):
+        return unknown_choice(name, str(first["input"]), list(choices), where=where)
+    return ConfigError(f"{name} is out of range", where=where, expected=first["msg"], found=repr(first["input"]))
+
+
+def make_config(settings: dict[str, Any]) -> TrainConfig:
+    """Check ``settings`` and fill in the rest. Raises ConfigError, naming the valid choices."""
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        raise _as_config_error(error, None) from None
+
+
+def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
+    """Read the YAML file ``path`` (None: no file), put ``overrides`` over it, check all.
+
+    Raises ConfigError that names the file and, for a key that is in it, the line.
+    """
+    settings, lines = _read_yaml(path) if path else ({}, {})
+    try:
+        return TrainConfig.model_validate({**settings, **overrides})
+    except ValidationError as error:
+        location = error.errors()[0]["loc"]
+        name = str(location[0]) if location else ""
+        in_file = path is not None and name in lines and name not in overrides
+        raise _as_config_error(error, f"{path}, line {lines[name]}" if in_file else None) from None
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the settings in a YAML file and the line that each is on."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        settings = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigError("there is no such config file", where=path) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("the config file cannot be read as YAML", where=path, found=error) from None
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError("a config file holds settings, one `name: value` a line", where=path)
+    lines: dict[str, int] = {}
+    for key, _ in root.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            raise ConfigError(f"{name} is set twice", where=f"{path}, lines {lines[name]} and {line}")
+        lines[name] = line
+    return {str(name): value for name, value in settings.items()}, lines

@@ -1,0 +1,157 @@
+"""What a run trains on and what it is watched by: rows of a cache, and dev queries that are never trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.cache import CachePair, EmbeddingCache, open_pair
+from ragcun_cache.collections.collection import Collection
+from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.collections.qrels import Qrels
+from ragcun_cache.errors import CacheError, RagcunCacheError, TrainingError, unknown_choice
+from ragcun_cache.files import sha256_json
+from ragcun_cache.heads.config import Input
+from ragcun_cache.home import Home
+from ragcun_cache.training.config import Select, TrainConfig
+
+_DEV_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Judged pairs of one collection as rows of its caches; loads vectors when they are first asked for.
+
+    ``train_p2`` is (p, 2) int64: row of the query, row of the passage. ``dev_qrels`` are judged queries of which none
+    is in ``train_p2``; empty where the collection has nothing to cut them from. ``sha256`` covers both.
+    """
+
+    collection: str
+    caches: CachePair
+    train_p2: NDArray[np.int64]
+    dev_qrels: Qrels
+    ignore_identical_ids: bool
+    input: Input
+    sha256: str
+
+    @cached_property
+    def query_nd(self) -> NDArray[np.float32]:
+        """All query vectors of the cache, (n, d), as heads of this ``input`` take them."""
+        return self._vectors(self.caches.query)
+
+    @cached_property
+    def passage_nd(self) -> NDArray[np.float32]:
+        """All passage vectors of the cache, (n, d), as heads of this ``input`` take them."""
+        return self._vectors(self.caches.passage)
+
+    def _vectors(self, cache: EmbeddingCache) -> NDArray[np.float32]:
+        vectors_nd: NDArray[np.float32] = cache.array()
+        if self.input == Input.POOLED:
+            vectors_nd *= cache.norms[:, None]
+        return vectors_nd
+
+
+def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
+    """Find the collection, its caches, and the train and dev queries that ``config`` asks for.
+
+    Raises TrainingError for a split that is the collection's test split, that is unknown, or that leaves no pair;
+    CollectionError and CacheError if there is no such collection or no vectors of it.
+    """
+    whole = find_collection(config.dataset, home, download=False)
+    collection, caches = _open(whole, config, home)
+    splits = {collection.test_split, "test"}
+    for split in (config.train, config.dev):
+        if isinstance(split, str):
+            _check_split(collection, split, splits, needed=config.arch.trains or split != config.train)
+    pairs = collection.pairs(config.train) if config.train in collection.splits() else []
+    dev_qrels = _dev_qrels(collection, config, pairs)
+    # A dev query may be judged in the train split too; what dev measures must not be trained on.
+    kept = [pair for pair in pairs if pair[0] not in dev_qrels]
+    train_p2 = _rows(kept, caches)
+    if config.arch.trains and not len(train_p2):
+        raise TrainingError(
+            f"{collection.name} has no pair to train on", where=f"split {config.train}", found=f"{len(pairs)} pairs"
+        )
+    if config.select == Select.BEST_DEV and not dev_qrels:
+        raise TrainingError(
+            f"{collection.name} has no dev query to select by", fix=f"select: {Select.LAST}, or name a dev split"
+        )
+    return TrainingData(
+        collection=collection.name,
+        caches=caches,
+        train_p2=train_p2,
+        dev_qrels=dev_qrels,
+        ignore_identical_ids=collection.ignore_identical_ids,
+        input=config.input,
+        sha256=sha256_json([kept, list(dev_qrels.items())]),
+    )
+
+
+def _open(whole: Collection, config: TrainConfig, home: Home) -> tuple[Collection, CachePair]:
+    """Return the collection to train on and the caches that its rows are in.
+
+    A sample of pairs has caches of its own if the sample was encoded by itself; otherwise its rows are found in the
+    caches of the whole, whose passages then are the dev corpus.
+    """
+    if config.pairs is None:
+        return whole, open_pair(home.caches, whole, config.encoder)
+    from ragcun_cache.collections.sample import sample_pairs
+
+    sample = sample_pairs(whole, config.pairs, config.pairs_seed, home)
+    try:
+        return sample, open_pair(home.caches, sample, config.encoder)
+    except CacheError as no_sample:
+        try:
+            return sample, open_pair(home.caches, whole, config.encoder)
+        except CacheError:
+            raise no_sample from None
+
+
+def _check_split(collection: Collection, split: str, test_splits: set[str], *, needed: bool) -> None:
+    if split in test_splits:
+        raise TrainingError(
+            f"{split!r} is the test split of {collection.name}: it is for evaluation only",
+            expected=f"one of {', '.join(sorted(set(collection.splits()) - test_splits)) or 'none: it has no other'}",
+            found=split,
+        )
+    if needed and split not in collection.splits():
+        found: RagcunCacheError = unknown_choice(
+            f"split of {collection.name}",
+            split,
+            set(collection.splits()) - test_splits,
+            where=collection.folder,
+            error=TrainingError,
+        )
+        raise found
+
+
+def _dev_qrels(collection: Collection, config: TrainConfig, pairs: list[tuple[str, str]]) -> Qrels:
+    """Return the judgements of the dev queries: a split's, or those of a share of the train queries."""
+    dev = config.dev
+    if dev is None:
+        dev = "dev" if "dev" in collection.splits() and collection.test_split != "dev" else _DEV_FRACTION
+    if isinstance(dev, str):
+        qrels = collection.qrels(dev)
+        return {query_id: qrels[query_id] for query_id in qrels if any(grade > 0 for grade in qrels[query_id].values())}
+    query_ids = sorted({query_id for query_id, _ in pairs})
+    if len(query_ids) < 2:
+        return {}
+    count = max(1, round(dev * len(query_ids)))
+    chosen = np.random.default_rng(config.pairs_seed).permutation(len(query_ids))[:count]
+    qrels = collection.qrels(config.train)
+    return {query_ids[index]: qrels[query_ids[index]] for index in sorted(chosen)}
+
+
+def _rows(pairs: list[tuple[str, str]], caches: CachePair) -> NDArray[np.int64]:
+    """Return the cache rows of the pairs, (p, 2); a judgement of a text that the collection lacks is passed over."""
+    query_row = {query_id: row for row, query_id in enumerate(caches.query.ids)}
+    passage_row = {passage_id: row for row, passage_id in enumerate(caches.passage.ids)}
+    rows = [
+        (query_row[query_id], passage_row[passage_id])
+        for query_id, passage_id in pairs
+        if query_id in query_row and passage_id in passage_row
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)

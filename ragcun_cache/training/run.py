@@ -1,0 +1,218 @@
+"""One run: a folder that is found again, resumed or made, and is a loadable head after every epoch."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragcun_cache import __version__
+from ragcun_cache.errors import HeadError, TrainingError
+from ragcun_cache.files import atomic_file, sha256_json
+from ragcun_cache.heads.config import HeadConfig
+from ragcun_cache.heads.store import HeadRecord, read_record, rewrite_record, save_head
+from ragcun_cache.home import Home
+from ragcun_cache.training.config import Select, TensorDtype, TrainConfig
+from ragcun_cache.training.device import resolve_device
+from ragcun_cache.training.diagnostics import DEV_METRIC, measure_head
+from ragcun_cache.training.pairs import TrainingData, load_training_data
+from ragcun_cache.training.provenance import library_versions, source_commit
+
+if TYPE_CHECKING:
+    from ragcun_cache.heads.head import Head
+    from ragcun_cache.training.loop import Epoch, PairTensors
+
+METRICS_NAME = "metrics.parquet"
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A finished run. ``rows`` is its metrics table, one row an epoch from 0; ``reused``: it was there already."""
+
+    record: HeadRecord
+    rows: list[dict[str, Any]]
+    reused: bool
+
+
+def run_name(config: TrainConfig, data: TrainingData) -> str:
+    """Return the folder name of a run: readable parts, then 8 hex digits of all that its result depends on."""
+    identity = {
+        "version": __version__,
+        # Where it is computed is no part of what is computed.
+        "config": config.model_dump(mode="json", exclude={"device"}),
+        "caches": _cache_provenance(data),
+        "judgements": data.sha256,
+    }
+    head = config.head_config(data.caches.passage.dim)
+    collection = data.collection.replace("/", "__")
+    return f"{collection}-{head.arch}-{head.init}-{head.out_dim}d-seed{config.seed}-{sha256_json(identity)[:8]}"
+
+
+def train_head(
+    config: TrainConfig, home: Home, *, data: TrainingData | None = None, fresh: bool = False
+) -> TrainedHead:
+    """Train the head that ``config`` describes into ``home.heads/<run name>``, or return it if it is there already.
+
+    After every epoch, epoch 0 (before training) included, the folder is a head that loads, marked incomplete until
+    the last: an interruption (KeyboardInterrupt passes through) loses at most the epoch in progress, and the same
+    call resumes with the same bits as if nothing had happened (on CPU). ``fresh`` begins anew. ``data`` shares
+    loaded vectors between runs that differ in nothing but ``seed``.
+
+    Raises TrainingError, ConfigError, CollectionError, CacheError.
+    """
+    data = load_training_data(config, home) if data is None else data
+    head_config = config.head_config(data.caches.passage.dim)
+    folder = home.heads / run_name(config, data)
+    with _alone_in(folder):
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
+        finished = _finished(folder)
+        return finished or _train(config, head_config, data, folder)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise TrainingError("this run is being trained by another process", where=folder) from None
+
+
+def _finished(folder: Path) -> TrainedHead | None:
+    import polars
+
+    try:
+        record = read_record(folder)
+    except HeadError:
+        return None
+    return TrainedHead(record, polars.read_parquet(folder / METRICS_NAME).to_dicts(), True) if record.complete else None
+
+
+def _cache_provenance(data: TrainingData) -> dict[str, Any]:
+    caches = data.caches
+    return {
+        "collection": caches.collection,
+        "query": {"fingerprint": caches.query.fingerprint, "content_sha256": caches.query.content_sha256},
+        "passage": {"fingerprint": caches.passage.fingerprint, "content_sha256": caches.passage.content_sha256},
+    }
+
+
+def _train(config: TrainConfig, head_config: HeadConfig, data: TrainingData, folder: Path) -> TrainedHead:
+    import torch
+
+    from ragcun_cache.heads.registry import build_head
+    from ragcun_cache.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+    from ragcun_cache.training.loop import make_optimizer, run_epochs
+
+    device = resolve_device(config.device)
+    head = build_head(head_config, seed=config.seed).to(device)
+    run = _Run(config, data, folder, head)
+    if not config.epochs:
+        return run.keep_epoch(None)
+    optimizer = make_optimizer(head, config)
+    checkpoint = folder / CHECKPOINT_NAME
+    if checkpoint.exists():
+        run.rows = load_checkpoint(checkpoint, head, optimizer)
+    else:
+        run.keep_epoch(None)
+    tensors = _tensors(config, data, device)
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        for epoch in run_epochs(head, tensors, config, optimizer, first_epoch=max(len(run.rows), 1)):
+            trained = run.keep_epoch(epoch)
+            if epoch.number < config.epochs:
+                save_checkpoint(checkpoint, head, optimizer, run.rows)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    return trained
+
+
+def _tensors(config: TrainConfig, data: TrainingData, device: str) -> PairTensors:
+    import torch
+
+    from ragcun_cache.training.loop import PairTensors
+
+    dtype = torch.float16 if config.dtype == TensorDtype.FLOAT16 else torch.float32
+    return PairTensors(
+        torch.from_numpy(data.query_nd).to(device, dtype),
+        torch.from_numpy(data.passage_nd).to(device, dtype),
+        torch.from_numpy(data.train_p2).to(device),
+    )
+
+
+class _Run:
+    """The growing metrics table of a run, and what its folder holds."""
+
+    def __init__(self, config: TrainConfig, data: TrainingData, folder: Path, head: Head) -> None:
+        self.config = config
+        self.data = data
+        self.folder = folder
+        self.head = head
+        self.rows: list[dict[str, Any]] = []
+        self.commit = source_commit()
+
+    def keep_epoch(self, epoch: Epoch | None) -> TrainedHead:
+        """Measure the head after ``epoch`` (None: before the first), add its row, and write what is to be kept."""
+        self.rows.append(self._row(epoch))
+        # The record goes last: once it says complete, everything that it speaks of is there.
+        self._write_metrics()
+        kept = self._kept_row()
+        provenance = self._provenance(kept)
+        if kept is self.rows[-1]:
+            record = save_head(self.folder, self.head, provenance)
+        else:
+            record = rewrite_record(self.folder, provenance)
+        return TrainedHead(record, self.rows, False)
+
+    def _row(self, epoch: Epoch | None) -> dict[str, Any]:
+        started = time.perf_counter()
+        measured = measure_head(self.head, self.data)
+        first_std = self.rows[0]["output_std"] if self.rows else measured["output_std"]
+        return {
+            "epoch": epoch.number if epoch else 0,
+            "steps": epoch.steps if epoch else 0,
+            "learning_rate": epoch.learning_rate if epoch else None,
+            "loss": epoch.loss if epoch else None,
+            "loss_isotropy": epoch.terms.get("isotropy") if epoch else None,
+            "loss_predictive": epoch.terms.get("predictive") if epoch else None,
+            **measured,
+            "output_std_ratio": measured["output_std"] / first_std if first_std else None,
+            "train_seconds": epoch.seconds if epoch else 0.0,
+            "measure_seconds": time.perf_counter() - started,
+        }
+
+    def _kept_row(self) -> dict[str, Any]:
+        if self.config.select == Select.LAST:
+            return self.rows[-1]
+        return max(self.rows, key=lambda row: (row[DEV_METRIC], -row["epoch"]))
+
+    def _provenance(self, kept: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "complete": self.rows[-1]["epoch"] == self.config.epochs,
+            "epoch": kept["epoch"],
+            "epochs": self.config.epochs,
+            "seed": self.config.seed,
+            "encoder": self.data.caches.encoder,
+            "encoder_model": self.data.caches.passage.manifest.spec.get("model_id"),
+            "caches": _cache_provenance(self.data),
+            "train_pairs": len(self.data.train_p2),
+            "train": self.config.model_dump(mode="json"),
+            "metrics": kept,
+            "versions": library_versions(),
+            "commit": self.commit,
+        }
+
+    def _write_metrics(self) -> None:
+        import polars
+
+        table = io.BytesIO()
+        polars.DataFrame(self.rows, infer_schema_length=None).write_parquet(table)
+        with atomic_file(self.folder / METRICS_NAME) as handle:
+            handle.write(table.getvalue())
