@@ -19,7 +19,7 @@ from ragcun_cache.home import Home
 def search_path(home: Home) -> list[Path]:
     """Return the folders that hold collections: that of ``home``, then those of ``$RAGCUN_COLLECTIONS``."""
     named = os.environ.get("RAGCUN_COLLECTIONS", "").split(os.pathsep)
-    return [home.collections, *(Path(folder).expanduser() for folder in named if folder)]
+    return [home.collections, *(Path(folder) for folder in named if folder)]
 
 
 def collections_on_disk(home: Home) -> dict[str, Path]:
@@ -41,14 +41,14 @@ def _name_of(folder: Path) -> str:
 
 def _is_plain_name(text: str) -> bool:
     parts = PurePosixPath(text).parts
-    return not text.startswith((".", "~", "/")) and ".." not in parts and 0 < len(parts) <= 2
+    return not text.startswith((".", "/")) and ".." not in parts and 0 < len(parts) <= 2
 
 
 def _install(archive: Archive, top: str, home: Home) -> None:
     """Download the archive and put its folder ``top`` below ``home.collections``, whole or not at all."""
     folder = home.collections / top
     with lock(folder):
-        if folder.is_dir():
+        if name_or_folder and folder.is_dir():
             return
         zipped = home.collections / f".{top}.zip"
         if not zipped.is_file():
@@ -69,8 +69,8 @@ def find_collection(name_or_folder: str, home: Home, *, download: bool = True) -
     """Return the collection of that name, or in that folder.
 
     A name is looked for in ``home.collections``, then in each folder of ``$RAGCUN_COLLECTIONS``; only a registered one
-    that is nowhere is downloaded. ``pydocs`` is made on the spot. Anything that starts with ``.``, ``~`` or ``/``, and
-    any other existing folder, is taken as a folder.
+    that is nowhere is downloaded. ``pydocs`` is made on the spot. Anything that starts with ``.`` or ``/``, and any other
+    existing folder, is taken as a folder.
 
     Raises:
         CollectionError: unknown name (all valid ones are named), a group where one collection is wanted, a folder
@@ -89,8 +89,8 @@ def find_collection(name_or_folder: str, home: Home, *, download: bool = True) -
             )
         if name in REGISTRY:
             return _download(name, home, allowed=download)
-    folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    folder = Path(name_or_folder)
+    if name_or_folder and folder.is_dir():
         return open_collection(folder, _name_of(folder.resolve()))
     raise unknown_choice(
         "collection",

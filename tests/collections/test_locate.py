@@ -1,0 +1,194 @@
+"""Finding collections: by name on the search path, by folder, by download; and saying what there is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ragcun_cache.collections import REGISTRY, collections_on_disk, find_collection, locate, members
+from ragcun_cache.collections.registry import Archive
+from ragcun_cache.errors import CollectionError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+
+@pytest.fixture(autouse=True)
+def no_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAGCUN_COLLECTIONS", raising=False)
+
+
+@pytest.fixture
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("tried to download")
+
+    monkeypatch.setattr(locate, "fetch", refuse)
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return folder.rename(target)
+
+
+@pytest.mark.usefixtures("no_download")
+def test_home_comes_before_the_search_path_and_that_in_its_order(
+    home: Home, tmp_path: Path, tiny_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = copy_of(tiny_collection("scifact"), tmp_path / "first" / "scifact")
+    second = copy_of(tiny_collection("scifact"), tmp_path / "second" / "scifact")
+    monkeypatch.setenv("RAGCUN_COLLECTIONS", f"{tmp_path / 'none'}:{first.parent}:{second.parent}")
+    assert find_collection("scifact", home).folder == first
+    at_home = tiny_collection("scifact")
+    assert find_collection("scifact", home).folder == at_home
+
+
+@pytest.mark.usefixtures("no_download")
+def test_a_folder_that_only_has_the_name_is_passed_over(
+    home: Home, tmp_path: Path, tiny_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = copy_of(tiny_collection("scifact"), tmp_path / "elsewhere" / "scifact")
+    (home.collections / "scifact").mkdir()
+    monkeypatch.setenv("RAGCUN_COLLECTIONS", str(whole.parent))
+    assert find_collection("scifact", home).folder == whole
+
+
+def test_conventions_come_from_the_registry(home: Home, tiny_collection: Callable[..., Path]) -> None:
+    for name in ("msmarco", "mine"):
+        tiny_collection(name)
+    assert find_collection("msmarco", home).test_split == "dev"
+    mine = find_collection("mine", home)
+    assert (mine.test_split, mine.ignore_identical_ids, mine.sample_of) == ("test", True, None)
+
+
+@pytest.mark.usefixtures("no_download")
+def test_a_folder_is_a_collection_named_after_it(
+    home: Home, tmp_path: Path, tiny_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(tiny_collection("x"), tmp_path / "work" / "mine")
+    monkeypatch.chdir(folder)
+    for text in (str(folder), ".", "../mine", "./"):
+        collection = find_collection(text, home)
+        assert (collection.name, collection.folder.resolve()) == ("mine", folder.resolve())
+
+
+def test_a_folder_below_cqadupstack_keeps_its_full_name(
+    home: Home, tmp_path: Path, tiny_collection: Callable[..., Path]
+) -> None:
+    folder = copy_of(tiny_collection("x"), tmp_path / "cqadupstack" / "android")
+    assert find_collection(str(folder), home).name == "cqadupstack/android"
+
+
+def test_a_folder_without_texts_says_what_lacks(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("")
+    with pytest.raises(CollectionError, match=r"no queries\.jsonl"):
+        find_collection(str(tmp_path), home)
+
+
+def test_an_unknown_name_lists_the_registry_and_what_is_on_disk(
+    home: Home, tiny_collection: Callable[..., Path]
+) -> None:
+    tiny_collection("mine")
+    with pytest.raises(CollectionError, match="unknown collection 'scifcat'") as error:
+        find_collection("scifcat", home)
+    choices = str(error.value.expected)
+    assert all(name in choices for name in (*REGISTRY, "mine", "pydocs"))
+    assert error.value.fix == "did you mean 'scifact'?"
+
+
+@pytest.mark.parametrize("name", ["../scifact", "/no/such/folder", "~no-such-user/x", "a/b/c", ""])
+def test_odd_names_are_unknown(home: Home, name: str) -> None:
+    with pytest.raises(CollectionError, match="unknown collection"):
+        find_collection(name, home)
+
+
+@pytest.mark.usefixtures("no_download")
+def test_download_can_be_forbidden(home: Home) -> None:
+    with pytest.raises(CollectionError, match="not on this machine") as error:
+        find_collection("scifact", home, download=False)
+    assert error.value.fix == "ragcun-cache collections fetch scifact"
+
+
+@pytest.mark.usefixtures("no_download")
+def test_what_may_not_be_distributed_is_said(home: Home) -> None:
+    with pytest.raises(CollectionError, match="'robust04' are not distributed"):
+        find_collection("robust04", home)
+
+
+def test_a_group_is_not_one_collection(home: Home) -> None:
+    with pytest.raises(CollectionError, match="'cqadupstack' is 12 collections"):
+        find_collection("cqadupstack", home)
+    assert len(members("cqadupstack")) == 12
+    assert members("scifact") == ("scifact",)
+
+
+def serve_archive(monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, str]) -> list[str]:
+    """Let ``fetch`` write a zip of these files instead of downloading; return the addresses it is asked for."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    asked = list[str]()
+
+    def fetch(archive: Archive, target: Path) -> None:
+        asked.append(archive.url)
+        target.write_bytes(packed.getvalue())
+
+    published = Archive(f"http://test/{name}.zip", hashlib.md5(packed.getvalue()).hexdigest())
+    monkeypatch.setitem(REGISTRY, name, replace(REGISTRY[name], archive=published))
+    monkeypatch.setattr(locate, "fetch", fetch)
+    return asked
+
+
+LAYOUT = {"corpus.jsonl": '{"_id": "p", "text": "x"}', "queries.jsonl": '{"_id": "q", "text": "y"}'}
+
+
+@pytest.mark.parametrize("name", ["scifact", "cqadupstack/android"])
+def test_a_registered_name_is_downloaded_once(home: Home, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    home.collections.mkdir(parents=True)
+    asked = serve_archive(monkeypatch, name, {f"{name}/{file}": text for file, text in LAYOUT.items()})
+    collection = find_collection(name, home)
+    assert collection.folder == home.collections / name
+    assert find_collection(name, home) == collection
+    assert len(asked) == 1
+    top = name.partition("/")[0]
+    record = json.loads((home.collections / top / "collection.json").read_text())
+    assert record["url"] == asked[0]
+    assert sorted(path.name for path in home.collections.iterdir()) in ([top], [f".{top}.lock", top])
+    assert collections_on_disk(home) == {name: collection.folder}
+
+
+def test_an_archive_of_something_else_leaves_no_collection(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.collections.mkdir(parents=True)
+    serve_archive(monkeypatch, "scifact", {"other/corpus.jsonl": "x"})
+    with pytest.raises(CollectionError, match="has not the folder it should"):
+        find_collection("scifact", home)
+    assert collections_on_disk(home) == {}
+
+
+def test_registry_names_all_of_beir() -> None:
+    assert len(REGISTRY) == 18 + 12
+    for name, published in REGISTRY.items():
+        assert published.name == name
+        assert published.test_split in published.splits
+        assert published.archive is None or len(published.archive.md5) == 32
+    assert {name for name, one in REGISTRY.items() if one.archive is None} == {
+        "bioasq",
+        "signal1m",
+        "trec-news",
+        "robust04",
+    }
+
+
+def test_published_sizes_are_those_of_the_real_files(real_data: Callable[[str], Path], home: Home) -> None:
+    for name in ("scifact", "nfcorpus"):
+        collection = find_collection(str(real_data(name)), home)
+        with collection.path(Role.PASSAGE).open("rb") as lines:
+            assert sum(1 for _ in lines) == REGISTRY[name].passages
+        assert len(collection.qrels("test")) == REGISTRY[name].test_queries
