@@ -48,7 +48,7 @@ def _install(archive: Archive, top: str, home: Home) -> None:
     """Download the archive and put its folder ``top`` below ``home.collections``, whole or not at all."""
     folder = home.collections / top
     with lock(folder):
-        if name_or_folder and folder.is_dir():
+        if folder.is_dir():
             return
         zipped = home.collections / f".{top}.zip"
         if not zipped.is_file():
@@ -69,8 +69,8 @@ def find_collection(name_or_folder: str, home: Home, *, download: bool = True) -
     """Return the collection of that name, or in that folder.
 
     A name is looked for in ``home.collections``, then in each folder of ``$RAGCUN_COLLECTIONS``; only a registered one
-    that is nowhere is downloaded. ``pydocs`` is made on the spot. Anything that starts with ``.`` or ``/``, and any other
-    existing folder, is taken as a folder.
+    that is nowhere is downloaded. ``pydocs`` is made on the spot. Anything that starts with ``.`` or ``/``, and
+    any other existing folder, is taken as a folder.
 
     Raises:
         CollectionError: unknown name (all valid ones are named), a group where one collection is wanted, a folder
