@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.cache import CachePair
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.metrics import QueryScores, judged_queries, score_run
 from ragcun_cache.retrieval.run import drop_identical
@@ -42,13 +41,6 @@ class Evaluation:
     identical_kept: float | None
 
 
-def judged_vectors(pair: CachePair, qrels: Mapping[str, Mapping[str, int]]) -> tuple[list[str], NDArray[np.float32]]:
-    """Return ids and (q, d) cached vectors of the judged queries that have one, in the order of ``qrels``."""
-    known = set(pair.query.ids)
-    query_ids = [query_id for query_id in judged_queries(qrels) if query_id in known]
-    return query_ids, pair.query.gather(pair.query.positions(query_ids))
-
-
 def evaluate_vectors(
     query_qe: NDArray[np.floating],
     query_ids: Sequence[str],
@@ -62,7 +54,7 @@ def evaluate_vectors(
 
     Args:
         query_qe: (q, e) vectors of the queries in ``query_ids``; judged queries that are not there score 0.
-        query_ids: q ids, see ``judged_vectors``.
+        query_ids: q ids.
         passage_ne: (n, e) vectors of the whole corpus.
         passage_ids: n ids.
         qrels: query id -> passage id -> grade.

@@ -8,16 +8,8 @@ from pydantic import ValidationError
 
 from ragcun_cache.cache import CachePair
 from ragcun_cache.evaluation.config import EvalConfig
-from ragcun_cache.evaluation.evaluate import evaluate_vectors, judged_vectors
+from ragcun_cache.evaluation.evaluate import evaluate_vectors
 from ragcun_cache.similarity import Similarity
-
-
-def test_only_judged_queries_are_taken_from_the_cache(tiny_pair: Callable[..., CachePair]) -> None:
-    pair = tiny_pair()
-    qrels = {"q5": {"p5": 1}, "q2": {"p2": 1}, "nowhere": {"p1": 1}, "q9": {}}
-    query_ids, query_qd = judged_vectors(pair, qrels)
-    assert query_ids == ["q5", "q2"]
-    assert np.array_equal(query_qd, pair.query.array()[[5, 2]])
 
 
 def test_scores_and_counts(tiny_pair: Callable[..., CachePair]) -> None:
@@ -29,7 +21,7 @@ def test_scores_and_counts(tiny_pair: Callable[..., CachePair]) -> None:
         "nowhere": {"p1": 1},
     }
     found = evaluate_vectors(
-        *reversed(judged_vectors(pair, qrels)),
+        pair.query.array()[:3], ["q0", "q1", "q2"],
         pair.passage.array(), pair.passage.ids, qrels, Similarity.COSINE, EvalConfig(),
     )  # fmt: skip
     assert found.counts.judged == 4

@@ -1,0 +1,117 @@
+"""``ragcun-cache eval``: heads on cached collections, the raw encoder always among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragcun_cache.home import Home
+
+if TYPE_CHECKING:
+    from ragcun_cache.evaluation.results import Result
+    from ragcun_cache.evaluation.subject import Subject
+    from ragcun_cache.heads.store import HeadRecord
+
+
+def evaluate(
+    dataset: Annotated[
+        list[str], typer.Option(help="Collection to evaluate on: a name or folder. Repeat it, or divide by commas.")
+    ],
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="Run name, folder, or pattern such as '*lejepa*'. Repeatable. Default: all that fit."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split to evaluate on. Default: the official one.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Fingerprint of the encoder, where there are several.")] = None,
+    device: Annotated[str, typer.Option(help="Where heads are applied: auto, cpu, cuda, cuda:N, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
+) -> None:
+    """Evaluate heads on the cached vectors, next to the raw encoder, and print the leaderboard.
+
+    The encoder is never loaded. A result that is in the store already is not computed again.
+    """
+    from ragcun_cache.cli.leaderboard import show
+    from ragcun_cache.evaluation.candidates import describe_head, head_encoder
+    from ragcun_cache.evaluation.results import ResultStore, raw_head
+    from ragcun_cache.evaluation.subject import encode_raw
+
+    home = Home.default()
+    if device not in ("auto", "cpu"):
+        from ragcun_cache.training.device import resolve_device
+
+        resolve_device(device)
+    subjects = _subjects(dataset, split, encoder, home)
+    heads = _heads_by_subject(head, subjects, home)
+    encoders = {record.folder: head_encoder(record, device) for records in heads for record in records}
+    store = ResultStore(home.results)
+    results: list[Result] = []
+    for subject, records in zip(subjects, heads, strict=True):
+        results.append(subject.evaluate(raw_head(subject.pair.passage.dim), lambda: encode_raw, store))
+        _note_counts(results[-1])
+        for record in records:
+            results.append(subject.evaluate(describe_head(record), encoders[record.folder], store))
+    show(results, store, as_json=as_json, markdown=markdown)
+
+
+def _subjects(datasets: list[str], split: str | None, encoder: str | None, home: Home) -> list[Subject]:
+    from ragcun_cache.cache import open_pair
+    from ragcun_cache.collections.locate import find_collection
+    from ragcun_cache.collections.registry import members
+    from ragcun_cache.evaluation.config import EvalConfig
+    from ragcun_cache.evaluation.subject import Subject
+
+    names = dict.fromkeys(
+        member for given in datasets for name in given.split(",") if name.strip() for member in members(name.strip())
+    )
+    subjects = []
+    for name in names:
+        collection = find_collection(name, home, download=False)
+        subject = Subject.of(collection, open_pair(home.caches, collection, encoder), EvalConfig(split=split))
+        # Read now, so that a split that does not exist is known before anything is computed.
+        _ = subject.qrels
+        subjects.append(subject)
+    return subjects
+
+
+def _heads_by_subject(names: list[str] | None, subjects: list[Subject], home: Home) -> list[list[HeadRecord]]:
+    """Return the heads for each subject: a named one that does not fit is an error, another is left out with a note."""
+    from ragcun_cache.evaluation.candidates import misfit, named_heads
+    from ragcun_cache.heads.config import Arch
+    from ragcun_cache.heads.store import list_heads
+
+    names = [name for name in names or [] if name != Arch.IDENTITY] if names is not None else None
+    records = list_heads(home.heads) if names is None else named_heads(names, home.heads)
+    records = [record for record in records if record.config.arch != Arch.IDENTITY]
+    if names is None:
+        for record in records:
+            if not record.complete:
+                typer.echo(f"note: {record.name} is left out: its training did not end", err=True)
+        records = [record for record in records if record.complete]
+    chosen: list[list[HeadRecord]] = []
+    for subject in subjects:
+        chosen.append([])
+        for record in records:
+            problem = misfit(record, subject.pair)
+            if problem is None:
+                chosen[-1].append(record)
+            elif names is None:
+                typer.echo(f"note: {problem.problem}: it is left out", err=True)
+            else:
+                raise problem
+    return chosen
+
+
+def _note_counts(result: Result) -> None:
+    counts, place = result.counts, f"{result.setting.collection}/{result.setting.split}"
+    remarks = {
+        "judged queries have no vector and score 0": counts.missing,
+        "judged queries have no relevant passage and score 0": counts.without_relevant,
+        "relevant passages are not in the corpus, and count in the ideal ranking": counts.absent_passages,
+        "results with their query's own id were dropped": counts.identical_dropped,
+    }
+    for remark, count in remarks.items():
+        if count:
+            typer.echo(f"note: {place}: {count} {remark}", err=True)

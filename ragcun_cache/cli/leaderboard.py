@@ -1,0 +1,79 @@
+"""``ragcun-cache leaderboard``: the tables of everything in the results store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragcun_cache.home import Home
+
+if TYPE_CHECKING:
+    from ragcun_cache.evaluation.results import Result, ResultStore
+
+
+def leaderboard(
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Only these collections. Repeat it, or divide by commas.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="ndcg@10, map@100, recall@100 or mrr@10.")] = "ndcg@10",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
+) -> None:
+    """Show every stored result, the raw encoder first, one table for each encoder."""
+    from ragcun_cache.errors import EvaluationError, unknown_choice
+    from ragcun_cache.evaluation.metrics import METRICS
+    from ragcun_cache.evaluation.results import ResultStore
+
+    if metric not in METRICS:
+        raise unknown_choice("metric", metric, METRICS)
+    store = ResultStore(Home.default().results)
+    results = store.all()
+    if not results:
+        raise EvaluationError(
+            "there are no results yet", where=store.root, fix="ragcun-cache eval --dataset COLLECTION"
+        )
+    if dataset:
+        names = {name.strip() for given in dataset for name in given.split(",")}
+        known = {result.setting.collection for result in results}
+        if unknown := sorted(names - known):
+            raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)
+        results = [result for result in results if result.setting.collection in names]
+    show(results, store, metric=metric, as_json=as_json, markdown=markdown)
+
+
+def show(
+    results: Sequence[Result],
+    store: ResultStore,
+    *,
+    metric: str = "ndcg@10",
+    as_json: bool,
+    markdown: Path | None,
+) -> None:
+    """Print the leaderboards of ``results``, as tables or as JSON, and write them as Markdown if asked to."""
+    from ragcun_cache.evaluation.leaderboard import as_json as to_json
+    from ragcun_cache.evaluation.leaderboard import build_leaderboards
+    from ragcun_cache.files import write_text
+
+    boards = build_leaderboards(results, store, metric=metric)
+    if markdown is not None:
+        from ragcun_cache.evaluation.render import to_markdown
+
+        write_text(markdown, to_markdown(boards))
+    if as_json:
+        content = {
+            "leaderboards": [to_json(board) for board in boards],
+            "results": [{"key": result.key, **result.model_dump(mode="json")} for result in results],
+        }
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from ragcun_cache.evaluation.render import to_table
+
+    console = Console()
+    for board in boards:
+        console.print(to_table(board))

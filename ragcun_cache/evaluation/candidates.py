@@ -1,0 +1,108 @@
+"""Which heads are evaluated: those that are named, or all that fit the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.cache import CachePair
+from ragcun_cache.errors import EvaluationError, unknown_choice
+from ragcun_cache.evaluation.results import EvaluatedHead, raw_head
+from ragcun_cache.evaluation.subject import Encode
+from ragcun_cache.files import sha256_json
+from ragcun_cache.heads.config import Arch
+from ragcun_cache.heads.store import RECORD_NAME, HeadRecord, list_heads, load_head, read_record
+from ragcun_cache.role import Role
+
+
+def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
+    """Return the heads that ``names`` stand for, each once, in that order.
+
+    A name is a run below ``heads``, a pattern of such (``*lejepa*seed[0-4]*``), or any folder with a head.
+
+    Raises:
+        EvaluationError: nothing is called that; the error names what there is.
+        HeadError: a head's record is damaged.
+
+    """
+    known = {record.name: record for record in list_heads(heads)}
+    found: dict[Path, HeadRecord] = {}
+    for name in names:
+        matching = [record for known_name, record in known.items() if name in (known_name, str(record.folder))]
+        if not matching and (Path(name) / RECORD_NAME).exists():
+            matching = [read_record(Path(name))]
+        if not matching:
+            matching = [record for known_name, record in known.items() if fnmatchcase(known_name, name)]
+        if not matching:
+            raise unknown_choice("head", name, known, where=heads, error=EvaluationError)
+        found.update((record.folder.resolve(), record) for record in matching)
+    return list(found.values())
+
+
+def misfit(record: HeadRecord, pair: CachePair) -> EvaluationError | None:
+    """Return why ``record`` cannot be evaluated on the vectors of ``pair``, or None if it can."""
+    if record.config.in_dim != pair.passage.dim:
+        return EvaluationError(
+            f"head {record.name} does not fit the vectors of {pair.collection}",
+            where=record.folder,
+            expected=f"{record.config.in_dim} dimensions",
+            found=f"{pair.passage.dim} dimensions",
+        )
+    encoder = record.provenance.get("encoder")
+    if encoder != pair.encoder:
+        return EvaluationError(
+            f"head {record.name} was trained on another encoder than that of the vectors of {pair.collection}",
+            where=record.folder,
+            expected=f"encoder {encoder}",
+            found=f"encoder {pair.encoder} ({pair.passage.manifest.spec.get('model_id')})",
+            fix="choose the caches with --encoder FINGERPRINT",
+        )
+    return None
+
+
+def describe_head(record: HeadRecord) -> EvaluatedHead:
+    """Return what a result says of the head; seeds of one config share all but name, weights and seed."""
+    if record.config.arch == Arch.IDENTITY:
+        return raw_head(record.config.in_dim)
+    train = record.provenance.get("train") or record.config.model_dump(mode="json")
+    # Where it was computed, and what is said elsewhere, makes no other head.
+    settings = {key: value for key, value in train.items() if key not in {"seed", "device", "encoder"}}
+    settings["train_caches"] = sha256_json(record.provenance.get("caches"))[:8]
+    if not record.complete:
+        settings["stopped_after_epoch"] = record.provenance.get("epoch")
+    return EvaluatedHead(
+        name=record.name,
+        sha256=record.sha256,
+        arch=str(record.config.arch),
+        init=str(record.config.init),
+        out_dim=record.config.out_dim,
+        seed=record.provenance.get("seed"),
+        similarity=record.config.similarity,
+        settings=settings,
+    )
+
+
+def head_encoder(record: HeadRecord, device: str) -> Callable[[], Encode]:
+    """Return a function that loads the head at its first call, and gives the same loaded head ever after."""
+    loaded: list[Encode] = []
+
+    def load() -> Encode:
+        if not loaded:
+            from ragcun_cache.heads.apply import apply_head
+            from ragcun_cache.training.device import resolve_device
+
+            head, place = load_head(record.folder).head, resolve_device(device)
+
+            def encode(
+                vectors_nd: NDArray[np.float32], norms_n: NDArray[np.float32], role: Role
+            ) -> NDArray[np.float32]:
+                return apply_head(head, vectors_nd, role, norms_n=norms_n, device=place)
+
+            loaded.append(encode)
+        return loaded[0]
+
+    return load

@@ -1,0 +1,92 @@
+"""A leaderboard for people: in the terminal and as Markdown. Figures are rounded here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ragcun_cache.evaluation.leaderboard import Cell, Column, Leaderboard, Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MARK = "†"
+_ABSENT = "–"
+
+
+def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
+    """Return the tables as GitHub-flavoured Markdown, each with the notes it needs to be read alone."""
+    parts = []
+    for board in leaderboards:
+        titles = ["head", "seeds", *map(_title, board.columns), "mean"]
+        lines = [f"### {_escape(_heading(board))}", "", _line(titles), _line(["---"] * len(titles))]
+        lines += [_line([_escape(text).replace("\n", "<br>") for text in _texts(row, board)]) for row in board.rows]
+        parts.append("\n".join([*lines, "", *(_escape(note) + "  " for note in _notes(board))]))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_table(board: Leaderboard) -> Table:
+    """Return the table for rich to print."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=_heading(board), caption="\n".join(_notes(board)), caption_justify="left", show_lines=True)
+    table.add_column("head", overflow="fold")
+    table.add_column("seeds", justify="right")
+    for column in board.columns:
+        table.add_column(Text(_title(column)), justify="right")
+    table.add_column("mean", justify="right")
+    for row in board.rows:
+        # As text, so that square brackets in a name are not read as markup.
+        table.add_row(*(Text(text) for text in _texts(row, board)), style="bold" if row.raw else "")
+    return table
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("[", "\\[")
+
+
+def _heading(board: Leaderboard) -> str:
+    return f"{board.metric} · {board.model} ({board.encoder})"
+
+
+def _title(column: Column) -> str:
+    return f"{column.title}{_MARK if column.in_base_training else ''} ({column.queries})"
+
+
+def _texts(row: Row, board: Leaderboard) -> list[str]:
+    cells = [_cell_text(row.cells.get(column.title)) for column in board.columns]
+    mean = _ABSENT if row.mean is None else f"{row.mean:.4f}"
+    if row.mean_difference is not None:
+        mean += f"\n{row.mean_difference:+.4f}"
+    return [row.label, _ABSENT if row.raw else str(row.seeds), *cells, mean]
+
+
+def _cell_text(cell: Cell | None) -> str:
+    if cell is None:
+        return _ABSENT
+    text = f"{cell.mean:.4f}" if cell.sd is None else f"{cell.mean:.4f} ± {cell.sd:.4f}"
+    if cell.against_raw is None:
+        return text
+    found = cell.against_raw
+    p_value = f"p={found.p_value:.3f}" if found.p_value >= 0.001 else "p<0.001"
+    return f"{text}\n{found.difference:+.4f} {p_value}\n{found.wins}/{found.ties}/{found.losses}"
+
+
+def _notes(board: Leaderboard) -> list[str]:
+    notes = [
+        (
+            "Mean ± sd over seeds; below it the difference to the raw encoder, p of the two-sided paired randomisation "
+            "test of per-query scores averaged over seeds (not corrected for the number of tests), and queries "
+            "won/tied/lost. In parentheses: judged queries."
+        )
+    ]
+    if any(column.in_base_training for column in board.columns):
+        notes.append(f"{_MARK} The encoder was trained on this collection: not zero-shot.")
+    if board.metric.endswith("[sample]"):
+        notes.append("Sampled corpora are easier than full ones: never compare these figures with published ones.")
+    return notes

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from ragcun_cache.collections.registry import GROUPS
+from ragcun_cache.errors import EvaluationError
+from ragcun_cache.evaluation.config import EvalConfig
+from ragcun_cache.evaluation.evaluate import Counts
+from ragcun_cache.evaluation.leaderboard import Leaderboard, as_json, build_leaderboards
+from ragcun_cache.evaluation.metrics import METRICS, QueryScores
+from ragcun_cache.evaluation.render import to_markdown, to_table
+from ragcun_cache.evaluation.results import EvaluatedHead, Result, ResultStore, Setting, metric_name, raw_head
+from ragcun_cache.evaluation.significance import compare
+from ragcun_cache.home import Home
+from ragcun_cache.similarity import Similarity
+
+N_QUERIES = 40
+
+
+def head(seed: int, *, arch: str = "lejepa", **settings: object) -> EvaluatedHead:
+    return EvaluatedHead(
+        name=f"{arch}-{seed}", sha256=f"{arch}{seed}{settings}", arch=arch, init="random", out_dim=8, seed=seed,
+        similarity=Similarity.L2, settings=settings,
+    )  # fmt: skip
+
+
+class Store:
+    """A results store with helpers that make up results."""
+
+    def __init__(self, home: Home) -> None:
+        self.store = ResultStore(home.results)
+        self.n = 0
+
+    def add(
+        self,
+        collection: str,
+        evaluated: EvaluatedHead,
+        scores_q: np.ndarray,
+        *,
+        sample_of: str | None = None,
+        encoder: str = "e",
+        content: str = "c",
+        in_base_training: bool = False,
+    ) -> Result:
+        self.n += 1
+        setting = Setting(
+            collection=collection, sample_of=sample_of, split="test", encoder=encoder, model="model",
+            query_fingerprint="q", query_content_sha256=content, passage_fingerprint="p",
+            passage_content_sha256=content, qrels_sha256="r", config=EvalConfig(split="test"),
+        )  # fmt: skip
+        values = dict.fromkeys(METRICS, scores_q)
+        result = Result(
+            setting=setting, head=evaluated, metrics={metric_name(name, sample_of): float(scores_q.mean()) for name in values},
+            ndcg_identical_kept=None, counts=Counts(len(scores_q), 0, 0, 0, 0), passages=9,
+            in_base_training=in_base_training, seconds=1.0, date=f"2026-01-01T00:00:{self.n:02d}+00:00",
+            versions={}, machine={}, commit=None,
+        )  # fmt: skip
+        self.store.save(result, QueryScores([f"q{i}" for i in range(len(scores_q))], values))
+        return result
+
+    def boards(self, metric: str = "ndcg@10") -> list[Leaderboard]:
+        return build_leaderboards(self.store.all(), self.store, metric=metric, n_permutations=999)
+
+
+@pytest.fixture
+def store(home: Home) -> Store:
+    return Store(home)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_raw_is_first_whatever_it_scores(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", head(0), rng.uniform(0.5, 1.0, N_QUERIES))
+    store.add("a", raw_head(8), rng.uniform(0.0, 0.5, N_QUERIES))
+    (board,) = store.boards()
+    assert [row.label for row in board.rows] == ["raw encoder", "lejepa random 8d"]
+    assert board.rows[0].cells["a/test"].against_raw is None
+
+
+def test_a_table_without_raw_is_an_error_that_says_how_to_mend_it(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    store.add("b", head(0), rng.uniform(size=N_QUERIES))
+    with pytest.raises(EvaluationError, match="none on b/test") as caught:
+        store.boards()
+    assert caught.value.fix == "ragcun-cache eval --dataset b"
+
+
+def test_seeds_are_one_row_tested_by_their_mean(store: Store, rng: np.random.Generator) -> None:
+    raw = rng.uniform(size=N_QUERIES)
+    seeds = [np.clip(raw + rng.normal(0.02, 0.1, N_QUERIES), 0, 1) for _ in range(3)]
+    store.add("a", raw_head(8), raw)
+    for seed, scores in enumerate(seeds):
+        store.add("a", head(seed, epochs=3), scores)
+    (board,) = store.boards()
+    (row,) = board.rows[1:]
+    cell = row.cells["a/test"]
+    means = [scores.mean() for scores in seeds]
+    assert row.seeds == 3
+    assert cell.mean == pytest.approx(np.mean(means))
+    assert cell.sd == pytest.approx(np.std(means, ddof=1))
+    assert cell.against_raw == compare(np.mean(seeds, axis=0), raw, n_permutations=999)
+    assert row.mean_difference == pytest.approx(np.mean(means) - raw.mean())
+
+
+def test_one_seed_has_no_sd(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    store.add("a", head(0), rng.uniform(size=N_QUERIES))
+    assert store.boards()[0].rows[1].cells["a/test"].sd is None
+
+
+def test_other_settings_are_other_rows_named_by_the_difference(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    store.add("a", head(0, epochs=3, batch_size=16), rng.uniform(size=N_QUERIES))
+    store.add("a", head(0, epochs=1, batch_size=16), rng.uniform(size=N_QUERIES))
+    labels = sorted(row.label for row in store.boards()[0].rows)
+    assert labels == ["lejepa random 8d, epochs=1", "lejepa random 8d, epochs=3", "raw encoder"]
+
+
+def test_a_seed_that_was_trained_again_counts_once(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    store.add("a", head(0), np.zeros(N_QUERIES))
+    store.add("a", head(0).model_copy(update={"sha256": "newer"}), np.ones(N_QUERIES))
+    cell = store.boards()[0].rows[1].cells["a/test"]
+    assert (cell.seeds, cell.mean) == (1, 1.0)
+
+
+def test_the_mean_is_over_collections_and_only_where_all_are_there(store: Store) -> None:
+    for name, value in (("a", 0.2), ("b", 0.6)):
+        store.add(name, raw_head(8), np.full(N_QUERIES, value))
+    store.add("a", head(0), np.full(N_QUERIES, 0.9))
+    raw, partial = store.boards()[0].rows
+    assert raw.mean == pytest.approx(0.4)
+    assert partial.mean is None
+    assert partial.mean_difference is None
+
+
+def test_cqadupstack_counts_once_as_the_mean_of_its_forums(store: Store) -> None:
+    members = GROUPS["cqadupstack"]
+    for name in members:
+        store.add(name, raw_head(8), np.full(N_QUERIES, 0.2))
+    store.add("a", raw_head(8), np.full(N_QUERIES, 0.6))
+    assert len(members) == 12
+    assert store.boards()[0].rows[0].mean == pytest.approx(0.4)
+
+
+def test_sampled_collections_have_a_table_of_their_own(store: Store, rng: np.random.Generator) -> None:
+    store.add("full", raw_head(8), rng.uniform(size=N_QUERIES))
+    store.add("cut", raw_head(8), rng.uniform(size=N_QUERIES), sample_of="msmarco")
+    full, sample = store.boards()
+    assert (full.metric, [column.collection for column in full.columns]) == ("ndcg@10", ["full"])
+    assert (sample.metric, [column.collection for column in sample.columns]) == ("ndcg@10[sample]", ["cut"])
+
+
+def test_encoders_have_tables_of_their_own(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES), encoder="e1")
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES), encoder="e2")
+    assert [board.encoder for board in store.boards()] == ["e1", "e2"]
+
+
+def test_versions_of_a_collection_are_never_compared(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES), content="old")
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES + 1), content="new")
+    store.add("a", head(0), rng.uniform(size=N_QUERIES), content="old")
+    (board,) = store.boards()
+    assert len({column.title for column in board.columns}) == 2
+    assert len(board.rows[1].cells) == 1
+
+
+def test_rendering(store: Store, rng: np.random.Generator) -> None:
+    from rich.console import Console
+
+    store.add("ms", raw_head(8), np.full(N_QUERIES, 0.123456), sample_of="msmarco", in_base_training=True)
+    store.add("ms", head(0, note="a|b"), np.full(N_QUERIES, 0.5), sample_of="msmarco", in_base_training=True)
+    store.add("ms", head(1, note="c"), np.full(N_QUERIES, 0.5), sample_of="msmarco", in_base_training=True)
+    boards = store.boards()
+    text = to_markdown(boards)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[2].startswith("| raw encoder | – | 0.1235 |")
+    assert "ms/test† (40)" in rows[0]
+    assert r"note=a\|b" in text
+    assert "+0.3765 p=0.001<br>40/0/0" in text
+    assert "not zero-shot" in text
+    assert "never compare" in text
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(to_table(boards[0]))
+    shown = console.export_text()
+    assert "ndcg@10[sample]" in shown
+    assert "note=a|b" in shown
+    assert shown.index("raw encoder") < shown.index("lejepa")
+
+
+def test_json_keeps_full_precision(store: Store) -> None:
+    store.add("a", raw_head(8), np.full(N_QUERIES, 1 / 3))
+    content = json.loads(json.dumps(as_json(store.boards()[0])))
+    assert content["rows"][0]["cells"]["a/test"]["mean"] == 1 / 3
