@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from pathlib import Path, PurePosixPath
 
 from ragcun_cache.collections.collection import Collection, open_collection
@@ -53,15 +53,18 @@ def _install(archive: Archive, top: str, home: Home) -> None:
         zipped = home.collections / f".{top}.zip"
         if not zipped.is_file():
             fetch(archive, zipped)
-        with tempfile.TemporaryDirectory(dir=home.collections, prefix=f".{top}.unpacked-") as unpacked:
-            unpack(zipped, Path(unpacked))
-            inside = Path(unpacked) / top
+        unpacked = home.collections / f".{top}.unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)  # What a killed process may have left.
+        try:
+            unpack(zipped, unpacked)
+            inside = unpacked / top
             if not inside.is_dir():
                 raise CollectionError("archive has not the folder it should", where=archive.url, expected=f"{top}/")
-            write_json(
-                inside / RECORD_FILE, {"url": archive.url, "md5": archive.md5, "zip_sha256": sha256_file(zipped)}
-            )
+            record = {"url": archive.url, "md5": archive.md5, "zip_sha256": sha256_file(zipped)}
+            write_json(inside / RECORD_FILE, record)
             inside.rename(folder)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
         zipped.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,7 +141,8 @@ def test_a_failed_rebuild_leaves_the_old_sample(home: Home, source: Collection) 
 
 
 def test_real_pairs(real_data: Callable[[str], Path], home: Home) -> None:
-    source = find_collection(str(real_data("msmarco-12k")), home)
+    # A copy, because the hashes of the content are kept beside the files.
+    source = find_collection(str(shutil.copytree(real_data("msmarco-12k"), home.root / "msmarco-12k")), home)
     sample = sample_pairs(source, 10_000, 0, home)
     assert len(sample.pairs("train")) == 10_000
     assert len({one for one, _ in sample.pairs("dev")}) == 500
