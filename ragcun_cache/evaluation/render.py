@@ -30,14 +30,16 @@ def to_table(board: Leaderboard) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=_heading(board), caption="\n".join(_notes(board)), caption_justify="left", show_lines=True)
+    # As text, so that the square brackets of a metric or a name are not read as markup.
+    table = Table(
+        title=Text(_heading(board)), caption=Text("\n".join(_notes(board))), caption_justify="left", show_lines=True
+    )
     table.add_column("head", overflow="fold")
     table.add_column("seeds", justify="right")
     for column in board.columns:
         table.add_column(Text(_title(column)), justify="right")
     table.add_column("mean", justify="right")
     for row in board.rows:
-        # As text, so that square brackets in a name are not read as markup.
         table.add_row(*(Text(text) for text in _texts(row, board)), style="bold" if row.raw else "")
     return table
 

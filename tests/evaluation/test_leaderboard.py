@@ -53,8 +53,9 @@ class Store:
             passage_content_sha256=content, qrels_sha256="r", config=EvalConfig(split="test"),
         )  # fmt: skip
         values = dict.fromkeys(METRICS, scores_q)
+        means = {metric_name(metric, sample_of): float(scores_q.mean()) for metric in METRICS}
         result = Result(
-            setting=setting, head=evaluated, metrics={metric_name(name, sample_of): float(scores_q.mean()) for name in values},
+            setting=setting, head=evaluated, metrics=means,
             ndcg_identical_kept=None, counts=Counts(len(scores_q), 0, 0, 0, 0), passages=9,
             in_base_training=in_base_training, seconds=1.0, date=f"2026-01-01T00:00:{self.n:02d}+00:00",
             versions={}, machine={}, commit=None,
