@@ -1,0 +1,25 @@
+"""What the encode asks of whatever runs the model."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.encoder.tokens import Tokens
+
+
+class Backend(Protocol):
+    """A frozen encoder, loaded."""
+
+    dim: int
+    """Dimensions of a vector."""
+    batch_tokens: int
+    """Padded tokens that suit one forward pass on this device."""
+
+    def tokenise(self, texts: list[str]) -> Tokens:
+        """Return the token ids of each text."""
+
+    def embed(self, input_ids: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return (b, dim) float32 unit vectors and (b,) float32 norms from before they were normalised."""

@@ -1,0 +1,36 @@
+"""What a user can ask of an encode. Imports no torch, so a wrong setting is refused at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_MODEL = "all-mpnet-base-v2"
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+StorageDtype = Literal["float16", "float32"]
+
+
+class EncodeConfig(BaseModel):
+    """Settings of one encode. Those that change a vector are part of its spec, the others only of its cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = DEFAULT_MODEL
+    """A sentence-transformers model: a folder, a name below ``models/``, or a hub name."""
+    precision: Precision = "auto"
+    """Of the transformer's weights and activations; pooling and normalisation are always float32."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``."""
+    storage_dtype: StorageDtype = "float16"
+    max_seq_length: int | None = Field(default=None, ge=2)
+    """Tokens read of each text, special tokens included; None: the model's own limit."""
+    query_prompt: str | None = None
+    """Put before every query; None: the model's own query prompt, if it has one."""
+    passage_prompt: str | None = None
+    """Put before every passage; None: the model's own document prompt, if it has one."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Padded tokens in one forward pass; None: what suits the device."""
+    shard_rows: int | None = Field(default=None, ge=1)
+    """Rows that become durable together; None: by the size of the collection."""

@@ -1,0 +1,167 @@
+"""What makes a vector what it is. Two vectors are interchangeable only if their specs are equal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
+from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.template import TEMPLATE
+from ragcun_cache.encoder.weights import Weights
+from ragcun_cache.errors import EncoderError
+from ragcun_cache.files import sha256_file
+from ragcun_cache.role import Role
+
+# What the files of a tokenizer can be called, over the kinds of tokenizer there are.
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+_PROMPT_NAMES = {Role.QUERY: ("query",), Role.PASSAGE: ("document", "passage", "corpus")}
+# Facts of the machine that saved the model, which change no vector.
+_CONFIG_NOISE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
+
+
+class EncoderSpec(BaseModel):
+    """The identity of an encoder in one role. Its canonical JSON is hashed to the fingerprint that names a cache."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    model_id: str
+    weights: dict[str, str]
+    """sha256 of every weight file, by its path in the model folder."""
+    tokenizer: dict[str, str]
+    """sha256 of every tokenizer file."""
+    modules: list[dict[str, Any]]
+    """The modules in order, each with its class and config (pooling mode, whether Normalize is there, and so on)."""
+    max_seq_length: int
+    role: Role
+    prompt: str
+    template: str = TEMPLATE
+    precision: Literal["fp32", "bf16", "fp16"]
+    backend: Literal["torch"] = "torch"
+    storage_dtype: Literal["float16", "float32"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values, as it stands in a manifest."""
+        return self.model_dump(mode="json")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that stand for the whole spec."""
+        return spec_fingerprint(self.to_dict())
+
+    @property
+    def encoder(self) -> str:
+        """16 hex digits that queries and passages of the same encoder share."""
+        return encoder_fingerprint(self.to_dict())
+
+    @classmethod
+    def of(
+        cls, weights: Weights, role: Role, config: EncodeConfig, precision: Literal["fp32", "bf16", "fp16"]
+    ) -> EncoderSpec:
+        """Read the spec off the files of a model, without loading it.
+
+        Raises:
+            EncoderError: the folder is not a sentence-transformers model with safetensors weights.
+        """
+        folder = weights.folder
+        asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
+        return cls(
+            model_id=weights.model_id,
+            weights=_weight_hashes(folder),
+            tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
+            modules=_modules(folder),
+            max_seq_length=config.max_seq_length or _max_seq_length(folder),
+            role=role,
+            prompt=_own_prompt(folder, role) if asked_prompt is None else asked_prompt,
+            precision=precision,
+            storage_dtype=config.storage_dtype,
+        )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError("a model file cannot be read", where=path, found=error) from None
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    if not (folder / "modules.json").exists():
+        raise EncoderError(
+            "not a sentence-transformers model",
+            where=folder,
+            expected="a folder with modules.json",
+            fix="give a sentence-transformers model by name or folder",
+        )
+    modules = []
+    for entry in _json(folder / "modules.json"):
+        name = str(entry["type"]).rsplit(".", 1)[-1]
+        config: dict[str, Any] = {}
+        # The first module lies in the root, beside files that are not its own: its two configs are named.
+        names = ("config.json", "sentence_bert_config.json") if not entry["path"] else ("config.json",)
+        for config_name in names:
+            path = folder / entry["path"] / config_name
+            if path.exists():
+                config |= {key: value for key, value in _json(path).items() if key not in _CONFIG_NOISE}
+        config.pop("max_seq_length", None)  # Stands in the spec by itself, as a user can change it.
+        modules.append({"class": name, "config": config})
+    if modules[0]["class"] != "Transformer":
+        raise EncoderError(
+            "this kind of model is not supported",
+            where=folder,
+            expected="a model whose first module is a Transformer",
+            found=modules[0]["class"],
+        )
+    return modules
+
+
+def _weight_hashes(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*.safetensors") if "onnx" not in path.parts)
+    unsafe = sorted(path for path in folder.rglob("pytorch_model*.bin"))
+    lacking = [path for path in unsafe if not any(other.parent == path.parent for other in found)]
+    if not found or lacking:
+        raise EncoderError(
+            "the model has no safetensors weights",
+            where=lacking[0] if lacking else folder,
+            expected="model.safetensors (a pickle file could run code, so it is never loaded)",
+            fix="convert the model: SentenceTransformer(...).save_pretrained(folder)",
+        )
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in found}
+
+
+def _max_seq_length(folder: Path) -> int:
+    """The model's limit, found as sentence-transformers finds it."""
+    own = folder / "sentence_bert_config.json"
+    length = _json(own).get("max_seq_length") if own.exists() else None
+    if length is None:
+        tokenizer = folder / "tokenizer_config.json"
+        limits = [_json(folder / "config.json").get("max_position_embeddings")]
+        limits += [_json(tokenizer).get("model_max_length")] if tokenizer.exists() else []
+        known = [int(limit) for limit in limits if limit is not None]
+        length = min(known) if known else 512
+    return int(length)
+
+
+def _own_prompt(folder: Path, role: Role) -> str:
+    path = folder / "config_sentence_transformers.json"
+    content = _json(path) if path.exists() else {}
+    prompts = content.get("prompts") or {}
+    for name in (*_PROMPT_NAMES[role], content.get("default_prompt_name")):
+        if name in prompts:
+            return str(prompts[name])
+    return ""

@@ -1,0 +1,144 @@
+"""The forward pass through sentence-transformers and torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.encoder.tokens import Tokens
+from ragcun_cache.errors import EncoderError, unknown_choice
+
+# Measured on two cores: a batch whose activations leave the cache is slower, not faster. A GPU wants to be filled.
+_CPU_BATCH_TOKENS = 1_280
+_GPU_BATCH_TOKENS = 65_536
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device that ``device`` asks for.
+
+    Raises:
+        ConfigError: it is unknown, or this machine has none.
+    """
+    import torch
+
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if device == "auto":
+        return next((name for name in ("cuda", "mps") if name in available), "cpu")
+    if device not in available:
+        raise unknown_choice("device", device, ["auto", *available])
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> Literal["fp32", "bf16", "fp16"]:
+    """Return the precision asked for on ``device``; ``auto`` takes bf16 where the chip computes in it.
+
+    Raises:
+        ConfigError: fp16 on a CPU, which would compute it in fp32 by detours.
+    """
+    import torch
+
+    kind = device.partition(":")[0]
+    if precision == "auto":
+        if kind == "cpu":
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        else:
+            fast = kind == "cuda" and torch.cuda.is_bf16_supported()
+        return "bf16" if fast else "fp32"
+    if precision == "fp16" and kind == "cpu":
+        raise unknown_choice("precision on a CPU", precision, ["auto", "fp32", "bf16"])
+    if precision in ("fp32", "bf16", "fp16"):
+        return precision  # type: ignore[return-value]
+    raise unknown_choice("precision", precision, ["auto", "fp32", "bf16", "fp16"])
+
+
+class TorchBackend:
+    """A sentence-transformers model: its transformer in the precision asked for, what follows it in float32.
+
+    Pooling and normalising in bf16 would cost ten times more accuracy than the transformer's bf16 does.
+    """
+
+    def __init__(self, folder: Path, *, device: str, precision: str, max_seq_length: int) -> None:
+        """Load the model, frozen, from local files only and without remote code."""
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        self._torch = torch
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.device = device
+        self.model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        ).eval()
+        self.model.requires_grad_(False)
+        self.model.max_seq_length = self._limit = max_seq_length
+        self._transformer = self.model[0].to(self._dtype)
+        self._rest = [self.model[index] for index in range(1, len(self.model))]
+        self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
+        self.dim = self._dim()
+
+    def _dim(self) -> int:
+        dim = self.model.get_embedding_dimension()
+        if dim is None:
+            raise EncoderError("the model does not say how many dimensions its vectors have", found=self.model)
+        return int(dim)
+
+    def tokenise(self, texts: list[str]) -> Tokens:
+        """Return the token ids of each text, cut to the model's length, and which were cut."""
+        tokenizer = self.model.tokenizer
+        limit = self._limit
+        whole = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        truncated = np.array([len(ids) > limit for ids in whole], dtype=bool)
+        if truncated.any():
+            rows = np.flatnonzero(truncated)
+            cut = tokenizer([texts[row] for row in rows], truncation=True, max_length=limit)["input_ids"]
+            for row, ids in zip(rows, cut, strict=True):
+                whole[row] = ids
+        return Tokens(whole, truncated)
+
+    def embed(self, input_ids: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Encode one batch of token ids.
+
+        Returns:
+            (b, dim) float32 unit vectors, and (b,) float32 norms that they had before they were normalised.
+
+        Raises:
+            EncoderError: the batch does not fit in the device's memory even one row at a time.
+        """
+        try:
+            return self._forward(input_ids)
+        except self._torch.OutOfMemoryError:
+            if len(input_ids) == 1:
+                raise EncoderError(
+                    "one text does not fit in the device's memory",
+                    where=self.device,
+                    found=f"{len(input_ids[0])} tokens",
+                    fix="encode on another device, or with a smaller --max-seq-length",
+                ) from None
+        self.batch_tokens = max(1, self.batch_tokens // 2)
+        half = len(input_ids) // 2
+        parts = [self.embed(input_ids[:half]), self.embed(input_ids[half:])]
+        return np.concatenate([unit for unit, _ in parts]), np.concatenate([norms for _, norms in parts])
+
+    def _forward(self, input_ids: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        torch = self._torch
+        with torch.inference_mode():
+            features = dict(self.model.tokenizer.pad({"input_ids": input_ids}, return_tensors="pt").to(self.device))
+            features = self._transformer(features)
+            features["token_embeddings"] = features["token_embeddings"].float()
+            for module in self._rest:
+                if type(module).__name__ != "Normalize":
+                    features = module(features)
+            pooled_bd = features["sentence_embedding"].float()
+            norm_b = torch.linalg.vector_norm(pooled_bd, dim=1)
+            unit_bd = pooled_bd / norm_b.clamp_min(1e-12)[:, None]
+        return unit_bd.cpu().numpy(), norm_b.cpu().numpy()

