@@ -115,3 +115,5 @@ def _note_counts(result: Result) -> None:
     for remark, count in remarks.items():
         if count:
             typer.echo(f"note: {place}: {count} {remark}", err=True)
+    if result.ndcg_identical_kept is not None:
+        typer.echo(f"note: {place}: with those, NDCG@10 would be {result.ndcg_identical_kept:.4f}", err=True)

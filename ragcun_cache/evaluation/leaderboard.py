@@ -151,7 +151,7 @@ def _labels(heads: Sequence[EvaluatedHead]) -> dict[str, str]:
         keys = sorted({key for one in settings for key in one})
         differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
         own = {**groups[group].settings, "similarity": str(groups[group].similarity)}
-        labels[group] = ", ".join([name, *(f"{key}={own.get(key)}" for key in differing)])
+        labels[group] = ", ".join([name, *(f"{key}={own[key]}" for key in differing if key in own)])
     return labels
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragcun_cache.collections.collection import open_collection
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.metrics import METRICS, score_run
 from ragcun_cache.retrieval.run import drop_identical, rank_order
@@ -153,3 +156,20 @@ def test_what_cannot_be_scored_is_refused(run: Any, qrels: Any, message: str) ->
 
 def test_every_metric_is_there() -> None:
     assert tuple(score_run({"a": {"x": 1.0}}, {"a": {"x": 1}}).values) == METRICS
+
+
+@pytest.mark.parametrize("name", ["scifact", "nfcorpus"])
+def test_agrees_with_pytrec_eval_on_real_judgements(real_data: Callable[[str], Path], name: str) -> None:
+    qrels = open_collection(real_data(name), name).qrels("test")
+    rng = np.random.default_rng(0)
+    passage_ids = sorted({passage_id for grades in qrels.values() for passage_id in grades})
+    run = {}
+    for query_id, grades in qrels.items():
+        found = {*rng.choice(passage_ids, 100, replace=False).tolist(), *list(grades)[:3]}
+        run[query_id] = {passage_id: float(rng.integers(0, 50)) for passage_id in found}
+    judged = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "map_cut.100", "recall.100"}).evaluate(run)
+    scores = score_run(run, qrels)
+    assert 0.01 < scores.mean("ndcg@10") < 0.99
+    for metric, measure in {"ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100", "recall@100": "recall_100"}.items():
+        expected = [judged[query_id][measure] for query_id in scores.query_ids]
+        assert scores.values[metric] == pytest.approx(expected, abs=1e-9)

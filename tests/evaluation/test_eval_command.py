@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result as Outcome
+from typer.testing import CliRunner
+
+from ragcun_cache.cache import CachePair
+from ragcun_cache.cli.eval import evaluate
+from ragcun_cache.cli.leaderboard import leaderboard
+from ragcun_cache.collections.collection import open_collection
+from ragcun_cache.errors import CollectionError, ConfigError, EvaluationError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+from ragcun_cache.training.config import make_config
+from ragcun_cache.training.run import train_head
+
+app = typer.Typer()
+app.command("eval")(evaluate)
+app.command()(leaderboard)
+
+
+def run(*arguments: str) -> Outcome:
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+@pytest.fixture
+def cached(
+    home: Home,
+    tiny_collection: Callable[..., Path],
+    tiny_pair: Callable[..., CachePair],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., None]:
+    """Make a small collection with its caches, in the home that the commands will use."""
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def make(name: str = "tiny", dim: int = 32) -> None:
+        collection = open_collection(tiny_collection(name), name)
+        content = {role: collection.content_sha256(role) for role in Role}
+        tiny_pair(name, dim=dim, noise=3.0, content=content)
+
+    return make
+
+
+def untrained(home: Home, seed: int, dataset: str = "tiny") -> str:
+    config = make_config({"arch": "untrained", "dataset": dataset, "out_dim": 16, "seed": seed})
+    return train_head(config, home).record.name
+
+
+def rows(outcome: Outcome) -> list[dict[str, Any]]:
+    (board,) = json.loads(outcome.stdout)["leaderboards"]
+    found: list[dict[str, Any]] = board["rows"]
+    return found
+
+
+def test_every_head_that_fits_is_evaluated_after_raw(home: Home, cached: Callable[..., None], tmp_path: Path) -> None:
+    cached()
+    for seed in (0, 1):
+        untrained(home, seed)
+    markdown = tmp_path / "table.md"
+    outcome = run("eval", "--dataset", "tiny", "--json", "--markdown", str(markdown))
+    assert [(row["label"], row["seeds"]) for row in rows(outcome)] == [("raw encoder", 1), ("untrained random 16d", 2)]
+    assert len(list(home.results.iterdir())) == 3
+    assert "| raw encoder |" in markdown.read_text()
+
+
+def test_a_second_eval_loads_no_head(home: Home, cached: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    cached()
+    untrained(home, 0)
+    first = run("eval", "--dataset", "tiny", "--json")
+
+    def refuse(folder: Path) -> None:
+        raise AssertionError("the head was loaded again")
+
+    monkeypatch.setattr("ragcun_cache.evaluation.candidates.load_head", refuse)
+    assert run("eval", "--dataset", "tiny", "--json").stdout == first.stdout
+
+
+def test_raw_is_there_even_if_one_head_is_named(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    name = untrained(home, 0)
+    untrained(home, 1)
+    for wanted in (name, str(home.heads / name), "*seed0*", "identity"):
+        found = rows(run("eval", "--dataset", "tiny", "--head", wanted, "--json"))
+        assert found[0]["raw"]
+        assert [row["seeds"] for row in found[1:]] == ([] if wanted == "identity" else [1])
+
+
+def test_a_named_head_of_another_encoder_is_refused_by_name(home: Home, cached: Callable[..., None]) -> None:
+    cached("tiny")
+    cached("wide", dim=48)
+    name = untrained(home, 0, "wide")
+    with pytest.raises(EvaluationError, match=f"head {name} does not fit") as caught:
+        run("eval", "--dataset", "tiny", "--head", name)
+    assert (caught.value.expected, caught.value.found) == ("48 dimensions", "32 dimensions")
+    outcome = run("eval", "--dataset", "tiny")
+    assert f"note: head {name} does not fit" in outcome.stderr
+    assert "untrained" not in outcome.stdout
+
+
+def _rewrite(folder: Path, **changes: object) -> None:
+    record = folder / "head.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | changes))
+
+
+def test_a_head_of_another_encoder_with_the_same_dim_is_refused(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    name = untrained(home, 0)
+    _rewrite(home.heads / name, encoder="0123456789abcdef")
+    with pytest.raises(EvaluationError, match="another encoder"):
+        run("eval", "--dataset", "tiny", "--head", name)
+
+
+def test_a_head_whose_training_did_not_end_is_only_evaluated_by_name(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    name, _ = untrained(home, 0), untrained(home, 1)
+    _rewrite(home.heads / name, complete=False, epoch=2)
+    outcome = run("eval", "--dataset", "tiny", "--json")
+    assert f"note: {name} is left out" in outcome.stderr
+    assert rows(outcome)[1]["seeds"] == 1
+    named = rows(run("eval", "--dataset", "tiny", "--head", "*", "--json"))
+    assert sorted(row["label"] for row in named[1:]) == [
+        "untrained random 16d",
+        "untrained random 16d, stopped_after_epoch=2",
+    ]
+
+
+def test_collections_by_comma_or_repeated_are_columns_of_one_table(home: Home, cached: Callable[..., None]) -> None:
+    cached("one")
+    cached("two")
+    comma = run("eval", "--dataset", "one,two", "--json").stdout
+    assert run("eval", "--dataset", "one", "--dataset", "two", "--json").stdout == comma
+    assert [column["title"] for column in json.loads(comma)["leaderboards"][0]["columns"]] == ["one/test", "two/test"]
+
+
+def test_a_split_may_be_chosen_and_is_part_of_the_title(cached: Callable[..., None]) -> None:
+    cached()
+    assert "tiny/dev" in run("eval", "--dataset", "tiny", "--split", "dev").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "expected"),
+    [
+        (("--dataset", "tiny", "--split", "tset"), CollectionError, "test"),
+        (("--dataset", "tinny"), CollectionError, "tiny"),
+        (("--dataset", "tiny", "--head", "nope"), EvaluationError, "untrained-random-16d-seed0"),
+        (("--dataset", "tiny", "--device", "gpu"), ConfigError, "cpu"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_valid_ones(
+    home: Home, cached: Callable[..., None], arguments: tuple[str, ...], error: type[Exception], expected: str
+) -> None:
+    cached()
+    untrained(home, 0)
+    with pytest.raises(error, match="unknown") as caught:
+        run("eval", *arguments)
+    assert expected in str(caught.value)
+
+
+def test_the_leaderboard_shows_what_is_stored(home: Home, cached: Callable[..., None]) -> None:
+    cached("one")
+    cached("two")
+    with pytest.raises(EvaluationError, match="no results yet"):
+        run("leaderboard")
+    run("eval", "--dataset", "one,two")
+    both, one = run("leaderboard", "--json"), run("leaderboard", "--dataset", "one", "--metric", "mrr@10", "--json")
+    assert set(rows(both)[0]["cells"]) == {"one/test", "two/test"}
+    assert set(rows(one)[0]["cells"]) == {"one/test"}
+    assert json.loads(one.stdout)["leaderboards"][0]["metric"] == "mrr@10"
+    assert "raw encoder" in run("leaderboard").stdout
+    with pytest.raises(ConfigError, match="unknown metric"):
+        run("leaderboard", "--metric", "ndcg")
+    with pytest.raises(EvaluationError, match="unknown collection"):
+        run("leaderboard", "--dataset", "three")
