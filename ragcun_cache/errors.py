@@ -43,6 +43,10 @@ class ConfigError(RagcunCacheError):
     """A setting, flag or config key that is unknown or out of range."""
 
 
+class ArchiveError(RagcunCacheError):
+    """A zip archive that is damaged, or that would reach outside its folder or fill the disk."""
+
+
 class CollectionError(RagcunCacheError):
     """Texts, queries or qrels that cannot be found, fetched or read."""
 

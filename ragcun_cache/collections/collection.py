@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import Any
 import orjson
 
 from ragcun_cache.collections.flaws import Flaws
-from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, is_writable, qrels_files
+from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, qrels_files
 from ragcun_cache.collections.lines import find_file
 from ragcun_cache.collections.qrels import Qrels, read_judgements, read_qrels
 from ragcun_cache.collections.reader import Texts, read_texts
 from ragcun_cache.collections.registry import REGISTRY
 from ragcun_cache.errors import CollectionError, unknown_choice
-from ragcun_cache.files import sha256_file, write_json
+from ragcun_cache.files import sha256_file
 from ragcun_cache.role import Role
-
-_CONTENT_FILE = ".content.json"
-_SETTLED_NANOSECONDS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -66,23 +62,8 @@ class Collection:
         flaws.log()
 
     def content_sha256(self, role: Role) -> str:
-        """Return the sha256 of the bytes of the role's file.
-
-        It is kept beside the file under its size and modification time, if the folder is writable.
-        """
-        path = self.path(role)
-        status = path.stat()
-        key = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        memory_path = self.folder / _CONTENT_FILE
-        memory = _read_json(memory_path) if memory_path.is_file() else {}
-        known = memory.get(path.name)
-        if isinstance(known, dict) and key.items() <= known.items():
-            return str(known["sha256"])
-        sha256 = sha256_file(path)
-        # A file that was written just now could still change within the resolution of its modification time.
-        if is_writable(self.folder) and time.time_ns() - status.st_mtime_ns > _SETTLED_NANOSECONDS:
-            write_json(memory_path, memory | {path.name: key | {"sha256": sha256}})
-        return sha256
+        """Return the sha256 of the bytes of the role's file, read anew each time (about a gigabyte a second)."""
+        return sha256_file(self.path(role))
 
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits that have qrels, sorted."""
@@ -122,16 +103,6 @@ class Collection:
         return list(dict.fromkeys((one.query_id, one.passage_id) for one in judgements if one.grade > 0))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise CollectionError(f"{path.name} is not JSON", where=path, found=str(error)) from error
-    if not isinstance(content, dict):
-        raise CollectionError(f"{path.name} is not a JSON object", where=path, found=type(content).__name__)
-    return content
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what ``collection.json`` says of how the collection was made, ``{}`` if there is none.
 
@@ -139,7 +110,15 @@ def read_record(folder: Path) -> dict[str, Any]:
         CollectionError: the file is not a JSON object.
     """
     path = folder / RECORD_FILE
-    return _read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        content = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise CollectionError(f"{path.name} is not JSON", where=path, found=str(error)) from error
+    if not isinstance(content, dict):
+        raise CollectionError(f"{path.name} is not a JSON object", where=path, found=type(content).__name__)
+    return content
 
 
 def open_collection(folder: Path, name: str) -> Collection:

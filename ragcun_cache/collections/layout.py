@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -79,8 +78,3 @@ def write_qrels(folder: Path, split: str, judgements: Iterable[tuple[str, str, i
     with atomic_file(folder / "qrels" / f"{split}.tsv") as handle:
         for row in (HEADER, *judgements):
             handle.write("\t".join(map(str, row)).encode() + b"\n")
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether a file may be made in the folder."""
-    return os.access(folder, os.W_OK)

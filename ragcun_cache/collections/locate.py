@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path, PurePosixPath
 
+from ragcun_cache.archive import unpack
 from ragcun_cache.collections.collection import Collection, open_collection
-from ragcun_cache.collections.download import fetch, unpack
+from ragcun_cache.collections.download import fetch
 from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, is_collection, lock
 from ragcun_cache.collections.pydocs import PYDOCS, make_pydocs
 from ragcun_cache.collections.registry import GROUPS, REGISTRY, Archive, archive_of

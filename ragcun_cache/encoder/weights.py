@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ragcun_cache.collections.download import unpack
+from ragcun_cache.archive import unpack
 from ragcun_cache.encoder.config import DEFAULT_MODEL
 from ragcun_cache.errors import EncoderError
 from ragcun_cache.files import sha256_file, sync_folder
