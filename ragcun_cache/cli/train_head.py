@@ -112,13 +112,21 @@ def _render(trained: TrainedHead) -> None:
         typer.echo(f"{record.name} is trained already (--fresh trains it again)")
         return
     seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in trained.rows)
-    rows = record.provenance["metrics"]["dev_corpus_rows"]
-    table = Table(title=f"{record.name}: {record.provenance['train_pairs']:,} pairs, {seconds:.1f} s")
-    columns = ["epoch", "loss", DEV_METRIC, "output_std", "output_std_ratio", "mean_cosine", "relative_residual"]
-    for name in columns:
-        table.add_column(f"{name} ({rows:,} passages)" if name == DEV_METRIC else name, justify="right")
+    kept = record.provenance["metrics"]
+    columns = {
+        "loss": "loss",
+        DEV_METRIC: "dev NDCG@10",
+        "output_std": "std",
+        "output_std_ratio": "to start",
+        "mean_cosine": "mean cosine",
+        "relative_residual": "residual",
+    }
+    caption = f"dev: {kept['dev_queries']:,} queries, {kept['dev_corpus_rows']:,} passages"
+    table = Table(title=f"{record.provenance['train_pairs']:,} pairs, {seconds:.1f} s", caption=caption)
+    for title in ("epoch", *columns.values()):
+        table.add_column(title, justify="right")
     for row in trained.rows:
-        values = [row[name] for name in columns[1:]]
+        values = [row[name] for name in columns]
         table.add_row(str(row["epoch"]), *("" if value is None else f"{value:.4g}" for value in values))
     Console().print(table)
     typer.echo(f"kept: epoch {record.provenance['epoch']}, in {record.folder}")

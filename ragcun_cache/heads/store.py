@@ -103,7 +103,7 @@ def read_record(folder: Path) -> HeadRecord:
         return HeadRecord(folder.name, folder, config, content.pop("sha256"), content)
     except FileNotFoundError:
         raise HeadError("there is no head here", where=folder, fix="ragcun-cache heads ls") from None
-    except (ValueError, KeyError, AttributeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise HeadError("the head's record cannot be read", where=path, found=error) from error
 
 

@@ -127,7 +127,7 @@ class TrainConfig(BaseModel):
                 raise ConfigError(f"{name} is not a switch", expected=_expectation(name), found=value)
         arch = given.get("arch", cls.model_fields["arch"].default)
         if arch not in list(Arch):
-            raise unknown_choice("arch", str(arch), list(Arch))
+            raise unknown_choice("arch", str(arch), [member.value for member in Arch])
         fixed = _FIXED[Arch(arch)]
         for name, value in fixed.items():
             if name in given and given[name] != value:
@@ -200,7 +200,7 @@ def _as_config_error(error: ValidationError, where: str | None) -> RagcunCacheEr
     if first["type"] == "missing":
         return ConfigError(f"{name} is missing", where=where, expected=_expectation(name), fix=f"give --{name}")
     if choices := _choices(name):
-        return unknown_choice(name, str(first["input"]), list(choices), where=where)
+        return unknown_choice(name, str(first["input"]), [member.value for member in choices], where=where)
     return ConfigError(f"{name} is out of range", where=where, expected=first["msg"], found=repr(first["input"]))
 
 

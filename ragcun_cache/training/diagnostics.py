@@ -27,7 +27,7 @@ def mean_cosine(outputs_ne: NDArray[np.float32]) -> float:
     units_ne = outputs_ne / np.where(norms_n > 0, norms_n, 1)[:, None]
     n = len(outputs_ne)
     total = float(np.square(units_ne.sum(axis=0, dtype=np.float64)).sum())
-    return (total - np.count_nonzero(norms_n)) / (n * (n - 1))
+    return float((total - np.count_nonzero(norms_n)) / (n * (n - 1)))
 
 
 def relative_residual(outputs_nd: NDArray[np.float32], inputs_nd: NDArray[np.float32]) -> float:

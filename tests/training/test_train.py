@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+import torch
+
+from ragcun_cache.cache import CachePair
+from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.errors import ConfigError, TrainingError
+from ragcun_cache.heads import apply_head, load_head, read_record
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+from ragcun_cache.training import loop, run
+from ragcun_cache.training.config import TrainConfig, make_config
+from ragcun_cache.training.device import resolve_device
+from ragcun_cache.training.diagnostics import mean_cosine, relative_residual
+from ragcun_cache.training.pairs import load_training_data
+from ragcun_cache.training.run import METRICS_NAME, train_head
+
+DIM = 32
+
+
+@pytest.fixture
+def tiny(home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]) -> CachePair:
+    tiny_collection("tiny")
+    return cached("tiny", home, tiny_pair)
+
+
+def cached(name: str, home: Home, tiny_pair: Callable[..., CachePair]) -> CachePair:
+    collection = find_collection(name, home)
+    return tiny_pair(name, dim=DIM, content={role: collection.content_sha256(role) for role in Role})
+
+
+def config_of(**settings: Any) -> TrainConfig:
+    learns = settings.get("arch") not in ("identity", "untrained")
+    return make_config({"dataset": "tiny", "device": "cpu", **({"batch_size": 8} if learns else {}), **settings})
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    head = load_head(folder).head
+    return {name: tensor.numpy().tobytes() for name, tensor in head.state_dict().items()}
+
+
+def test_a_run_is_a_loadable_head_with_a_row_for_each_epoch(home: Home, tiny: CachePair) -> None:
+    trained = train_head(config_of(epochs=2), home)
+    record = read_record(trained.record.folder)
+    assert record == trained.record
+    assert record.complete
+    assert record.folder.parent == home.heads
+    assert record.name.startswith("tiny-lejepa-random-32d-seed0-")
+    assert record.provenance["encoder"] == tiny.encoder
+    assert record.provenance["caches"]["passage"]["fingerprint"] == tiny.passage.fingerprint
+    assert record.provenance["versions"]["torch"] == torch.__version__
+    rows = polars.read_parquet(record.folder / METRICS_NAME).to_dicts()
+    assert rows == trained.rows
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [row["steps"] for row in rows] == [0, 5, 5]
+    assert (rows[0]["dev_queries"], rows[0]["dev_corpus_rows"]) == (15, 120)
+    assert all(0 < row["dev_ndcg@10"] <= 1 for row in rows)
+    assert rows[2]["loss"] == pytest.approx(1.5 * rows[2]["loss_isotropy"] + 1.2 * rows[2]["loss_predictive"])
+    assert rows[2]["output_std_ratio"] < 1
+    assert sorted(path.name for path in record.folder.iterdir()) == ["head.json", "head.safetensors", METRICS_NAME]
+
+
+@pytest.mark.parametrize("arch", ["isotropy", "lejepa"])
+def test_a_start_at_the_identity_scores_as_raw_at_epoch_0(home: Home, tiny: CachePair, arch: str) -> None:
+    raw = train_head(config_of(arch="identity"), home)
+    near_raw = train_head(config_of(arch=arch, init="identity", isotropy="scale_free", epochs=1), home)
+    assert near_raw.rows[0]["dev_ndcg@10"] == raw.rows[0]["dev_ndcg@10"]
+    assert near_raw.rows[0]["relative_residual"] == 0
+    assert near_raw.rows[1]["relative_residual"] > 0
+    assert len(raw.rows) == 1
+
+
+def test_training_lowers_the_loss_and_moves_the_weights(home: Home, tiny: CachePair) -> None:
+    settings: dict[str, Any] = {"arch": "isotropy", "isotropy": "scale_free", "dropout": 0.0, "learning_rate": 3e-3}
+    trained = train_head(config_of(**settings, epochs=4), home)
+    untrained = train_head(config_of(arch="untrained"), home)
+    assert trained.rows[-1]["loss"] < trained.rows[1]["loss"]
+    assert trained.rows[0]["dev_ndcg@10"] == untrained.rows[0]["dev_ndcg@10"]
+    assert weights_of(trained.record.folder) != weights_of(untrained.record.folder)
+
+
+def test_without_ema_the_target_is_the_online_output(home: Home, tiny: CachePair) -> None:
+    with_ema = train_head(config_of(epochs=1), home)
+    without = train_head(config_of(epochs=1, ema=None), home)
+    assert with_ema.rows[1]["loss_predictive"] != without.rows[1]["loss_predictive"]
+
+
+def test_a_finished_run_is_found_and_fresh_repeats_it_bit_for_bit(home: Home, tiny: CachePair) -> None:
+    first = train_head(config_of(epochs=1), home)
+    weights = weights_of(first.record.folder)
+    again = train_head(config_of(epochs=1), home)
+    assert again.reused
+    assert again.rows == first.rows
+    fresh = train_head(config_of(epochs=1), home, fresh=True)
+    assert not fresh.reused
+    assert weights_of(fresh.record.folder) == weights
+    assert weights_of(train_head(config_of(epochs=1, seed=1), home).record.folder) != weights
+
+
+@pytest.mark.parametrize("interrupted_in", [1, 2, 3])
+@pytest.mark.parametrize("ema", [0.99, None])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    home: Home, tiny: CachePair, monkeypatch: pytest.MonkeyPatch, interrupted_in: int, ema: float | None
+) -> None:
+    config = config_of(epochs=3, ema=ema, schedule="cosine", warmup_steps=4)
+    whole = train_head(config, home)
+    expected = weights_of(whole.record.folder)
+    monkeypatch.setattr(loop, "clip_grad_norm_", _interrupting(5 * (interrupted_in - 1) + 3))
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config, home, fresh=True)
+    monkeypatch.undo()
+
+    # What was cut is a head all the same: that of the last whole epoch.
+    cut = load_head(whole.record.folder)
+    assert not cut.complete
+    assert cut.provenance["epoch"] == interrupted_in - 1
+    assert apply_head(cut.head, np.ones((2, DIM), np.float32), Role.QUERY).shape == (2, DIM)
+
+    torch.manual_seed(999)
+    resumed = train_head(config, home)
+    assert not resumed.reused
+    assert weights_of(resumed.record.folder) == expected
+    assert resumed.record.sha256 == whole.record.sha256
+    untimed = [[{k: v for k, v in row.items() if "seconds" not in k} for row in one.rows] for one in (whole, resumed)]
+    assert untimed[0] == untimed[1]
+
+
+def _interrupting(at_step: int) -> Callable[..., None]:
+    steps = 0
+
+    def clip(parameters: list[torch.nn.Parameter], largest: float) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == at_step:
+            raise KeyboardInterrupt
+        torch.nn.utils.clip_grad_norm_(parameters, largest)
+
+    return clip
+
+
+def test_a_damaged_checkpoint_is_named(home: Home, tiny: CachePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "clip_grad_norm_", _interrupting(7))
+    with pytest.raises(KeyboardInterrupt):
+        train_head(config_of(), home)
+    monkeypatch.undo()
+    (path,) = home.heads.glob("*/checkpoint/last.safetensors")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(TrainingError, match=r"checkpoint cannot be read(.|\n)*--fresh"):
+        train_head(config_of(), home)
+    assert train_head(config_of(), home, fresh=True).record.complete
+
+
+def test_the_global_generator_is_left_as_it_was(home: Home, tiny: CachePair) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    train_head(config_of(epochs=1), home)
+    torch.testing.assert_close(torch.rand(2), expected, rtol=0, atol=0)
+
+
+def test_a_loss_that_is_not_finite_names_its_step(home: Home, tiny: CachePair) -> None:
+    data = load_training_data(config_of(), home)
+    data.query_nd[data.train_p2[:, 0]] = np.nan
+    with pytest.raises(TrainingError, match=r"not a finite number(.|\n)*step 0 \(epoch 1\)(.|\n)*isotropy nan"):
+        run_only_the_loop(data)
+
+
+def run_only_the_loop(data: Any) -> None:
+    from ragcun_cache.heads.registry import build_head
+
+    config = config_of()
+    head = build_head(config.head_config(DIM), seed=0)
+    with torch.random.fork_rng(devices=[]):
+        list(
+            loop.run_epochs(
+                head, run._tensors(config, data, "cpu"), config, loop.make_optimizer(head, config), first_epoch=1
+            )
+        )
+
+
+def test_best_dev_keeps_the_best_epoch_even_if_it_is_the_start(home: Home, tiny: CachePair) -> None:
+    # At such a rate no epoch can be better than the raw rows that the head starts from.
+    settings: dict[str, Any] = {"init": "identity", "learning_rate": 1.0, "epochs": 2}
+    best = train_head(config_of(**settings, select="best_dev"), home)
+    last = train_head(config_of(**settings), home)
+    assert [row["epoch"] for row in best.rows] == [0, 1, 2]
+    assert best.rows[2]["dev_ndcg@10"] < best.rows[0]["dev_ndcg@10"]
+    assert (best.record.provenance["epoch"], last.record.provenance["epoch"]) == (0, 2)
+    assert best.record.complete
+    rows_nd = np.eye(DIM, dtype=np.float32)
+    np.testing.assert_array_equal(apply_head(load_head(best.record.folder).head, rows_nd, Role.QUERY), rows_nd)
+
+
+def test_half_precision_tensors_hold_the_cached_rows_exactly(home: Home, tiny: CachePair) -> None:
+    full = train_head(config_of(epochs=1), home)
+    half = train_head(config_of(epochs=1, dtype="float16"), home)
+    assert weights_of(full.record.folder) == weights_of(half.record.folder)
+    assert full.record.name != half.record.name
+
+
+def test_pooled_input_is_the_row_times_its_norm(home: Home, tiny: CachePair) -> None:
+    unit = load_training_data(config_of(), home)
+    pooled = load_training_data(config_of(input="pooled"), home)
+    np.testing.assert_allclose(pooled.passage_nd, unit.passage_nd * tiny.passage.norms[:, None])
+    assert train_head(config_of(input="pooled", epochs=1), home).record.config.input == "pooled"
+
+
+def test_splits_that_are_refused(home: Home, tiny: CachePair) -> None:
+    for settings in ({"train": "test"}, {"dev": "test"}):
+        with pytest.raises(TrainingError, match=r"'test' is the test split of tiny(.|\n)*dev, train"):
+            load_training_data(config_of(**settings), home)
+    with pytest.raises(TrainingError, match=r"unknown split of tiny 'trian'(.|\n)*did you mean 'train'"):
+        load_training_data(config_of(train="trian"), home)
+
+
+def test_dev_is_cut_from_train_by_query_where_there_is_none(
+    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+) -> None:
+    folder = tiny_collection("nodev", splits={"train": 40, "test": 10})
+    with (folder / "qrels" / "train.tsv").open("a") as qrels:
+        qrels.writelines(f"q{query}\tp{query + 50}\t1\n" for query in range(40))
+    caches = cached("nodev", home, tiny_pair)
+    data = load_training_data(config_of(dataset="nodev"), home)
+    assert len(data.dev_qrels) == 4
+    assert len(data.train_p2) == 2 * 36
+    trained = {caches.query.ids[row] for row in data.train_p2[:, 0]}
+    assert not trained & set(data.dev_qrels)
+    assert len(load_training_data(config_of(dataset="nodev", dev=0.5), home).dev_qrels) == 20
+
+
+def test_a_dev_query_that_is_also_judged_in_train_is_not_trained_on(
+    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+) -> None:
+    folder = tiny_collection("leaky")
+    with (folder / "qrels" / "train.tsv").open("a") as qrels:
+        qrels.write("q41\tp3\t1\nq0\tnowhere\t1\n")
+    caches = cached("leaky", home, tiny_pair)
+    data = load_training_data(config_of(dataset="leaky"), home)
+    assert "q41" in data.dev_qrels
+    assert "q41" not in {caches.query.ids[row] for row in data.train_p2[:, 0]}
+    assert len(data.train_p2) == 40
+
+
+def test_a_collection_with_a_test_split_only_has_no_trained_head_but_has_a_raw_one(
+    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+) -> None:
+    tiny_collection("testonly", splits={"test": 10})
+    cached("testonly", home, tiny_pair)
+    with pytest.raises(TrainingError, match="unknown split of testonly 'train'"):
+        load_training_data(config_of(dataset="testonly"), home)
+    trained = train_head(config_of(dataset="testonly", arch="untrained"), home)
+    assert trained.rows[0]["dev_ndcg@10"] is None
+
+
+def test_a_sample_of_pairs_uses_the_caches_of_the_whole(home: Home, tiny: CachePair) -> None:
+    trained = train_head(config_of(pairs=24, epochs=1), home)
+    assert trained.record.name.startswith("tiny-pairs24-seed0-lejepa")
+    assert trained.record.provenance["train_pairs"] == 24
+    assert trained.record.provenance["caches"]["collection"] == "tiny"
+    assert trained.rows[0]["dev_corpus_rows"] == 120
+
+
+def test_only_what_changes_the_result_changes_the_name(home: Home, tiny: CachePair) -> None:
+    data = load_training_data(config_of(), home)
+    name = run.run_name(config_of(), data)
+    assert run.run_name(config_of(device="auto"), data) == name
+    others = [config_of(learning_rate=1e-3), config_of(seed=1), config_of(init="identity"), config_of(arch="isotropy")]
+    assert len({name, *(run.run_name(other, data) for other in others)}) == 5
+
+
+def test_two_processes_do_not_train_one_run(home: Home, tiny: CachePair) -> None:
+    folder = home.heads / run.run_name(config_of(), load_training_data(config_of(), home))
+    with run._alone_in(folder), pytest.raises(TrainingError, match="trained by another process"):
+        train_head(config_of(), home)
+
+
+def test_learning_rate_warms_up_and_follows_the_schedule() -> None:
+    config = config_of(learning_rate=1.0, warmup_steps=3, schedule="cosine")
+    rates = [loop.learning_rate_at(step, 13, config) for step in range(13)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[8] == pytest.approx(0.5)
+    assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
+    assert loop.learning_rate_at(12, 13, config_of(learning_rate=1.0)) == 1.0
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto")
+    for name in ("gpu", "cuda:99", "CPU"):
+        with pytest.raises(ConfigError, match=rf"unknown device '{name}'(.|\n)*auto(.|\n)*cpu"):
+            resolve_device(name)
+
+
+def test_mean_cosine_and_residual_are_their_definitions() -> None:
+    rows_ne = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    unit_ne = rows_ne / np.linalg.norm(rows_ne, axis=1, keepdims=True)
+    cosines = unit_ne @ unit_ne.T
+    assert mean_cosine(rows_ne) == pytest.approx(cosines[~np.eye(9, dtype=bool)].mean(), abs=1e-6)
+    assert mean_cosine(np.ones((5, 3), np.float32)) == pytest.approx(1.0)
+    assert mean_cosine(np.zeros((5, 3), np.float32)) == 0.0
+    assert relative_residual(1.5 * rows_ne, rows_ne) == pytest.approx(0.5)
