@@ -163,3 +163,46 @@ def tiny_pair(home: Home) -> Callable[..., CachePair]:
         return open_pair(home.caches, FakeCollection(collection, content))
 
     return write
+
+
+def _build_encoder(folder: Path, *, dim: int = 32, max_seq_length: int = 16) -> None:
+    """Save a sentence-transformers model of random weights that reads any text, letter by letter if need be."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    pieces = [chr(code) for code in range(33, 127)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(f"##{piece}" for piece in pieces)]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    plain = folder / "plain"
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(plain)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=dim,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    BertModel(config).save_pretrained(plain)
+    transformer = Transformer(str(plain), max_seq_length=max_seq_length)
+    SentenceTransformer(modules=[transformer, Pooling(dim, "mean"), Normalize()], device="cpu").save(
+        str(folder / "tiny-encoder")
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random-weight sentence-transformers model: 32 dimensions, 16 tokens."""
+    folder = tmp_path_factory.mktemp("model")
+    _build_encoder(folder)
+    return folder / "tiny-encoder"

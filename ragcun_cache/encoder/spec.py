@@ -80,11 +80,12 @@ class EncoderSpec(BaseModel):
         """
         folder = weights.folder
         asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
+        modules = _modules(folder)
         return cls(
             model_id=weights.model_id,
             weights=_weight_hashes(folder),
             tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
-            modules=_modules(folder),
+            modules=modules,
             max_seq_length=config.max_seq_length or _max_seq_length(folder),
             role=role,
             prompt=_own_prompt(folder, role) if asked_prompt is None else asked_prompt,

@@ -1,0 +1,5 @@
+"""``python -m ragcun_cache`` is the console script."""
+
+from ragcun_cache.cli.main import main
+
+main()

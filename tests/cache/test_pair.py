@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragcun_cache.cache import CacheLayout, open_pair
+from ragcun_cache.errors import CacheError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+
+class Tiny:
+    name = "tiny"
+
+    def content_sha256(self, role: Role) -> str:
+        return sha256(f"tiny/{role}".encode()).hexdigest()
+
+
+def test_no_cache_names_the_command_that_makes_one(home: Home) -> None:
+    with pytest.raises(CacheError, match="ragcun-cache encode --dataset tiny"):
+        open_pair(home.caches, Tiny())
+
+
+def test_a_cache_of_an_older_collection_is_not_used(home: Home, tiny_pair) -> None:
+    tiny_pair()
+
+    class Changed(Tiny):
+        def content_sha256(self, role: Role) -> str:
+            return sha256(f"changed/{role}".encode()).hexdigest()
+
+    with pytest.raises(CacheError, match="another version of the collection"):
+        open_pair(home.caches, Changed())
+
+
+def test_of_several_encoders_one_must_be_named(home: Home, tiny_pair, cache_of) -> None:
+    first = tiny_pair()
+    for role in Role:
+        content = Tiny().content_sha256(role)
+        spec = {"model_id": "other"}
+        cache_of(home.caches, "tiny", role, ["a"], np.ones((1, 4), np.float16), content_sha256=content, spec=spec)
+    with pytest.raises(CacheError, match="several encoders") as error:
+        open_pair(home.caches, Tiny())
+    assert first.encoder in str(error.value)
+    assert open_pair(home.caches, Tiny(), first.encoder[:6]).encoder == first.encoder
+
+
+def test_the_content_is_part_of_the_path() -> None:
+    one, other = (CacheLayout.of(Path("c"), "n", Role.QUERY, "f" * 16, digit * 64).folder for digit in "ab")
+    assert one != other

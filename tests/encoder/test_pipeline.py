@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.collections import find_collection
+from ragcun_cache.encoder import EncodeConfig, encode_collection
+from ragcun_cache.encoder.torch_backend import TorchBackend
+from ragcun_cache.errors import CacheError, CollectionError, ConfigError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+
+def config_of(model: Path, **settings: object) -> EncodeConfig:
+    return EncodeConfig.model_validate({"model": str(model), "precision": "fp32", "device": "cpu", **settings})
+
+
+def vector_bytes(home: Home) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(home.caches)): path.read_bytes()
+        for path in sorted(home.caches.rglob("*"))
+        if path.name.startswith(("vectors-", "rows-"))
+    }
+
+
+def test_vectors_are_those_of_sentence_transformers(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    encode_collection(collection, home, config_of(tiny_encoder, storage_dtype="float32"))
+    model = SentenceTransformer(str(tiny_encoder), device="cpu", local_files_only=True)
+    for role in Role:
+        texts = [
+            f"{title} {text}".strip()
+            for batch in collection.texts(role)
+            for title, text in zip(batch.titles, batch.texts, strict=True)
+        ]
+        (folder,) = (home.caches / "tiny").glob(f"{role}-*")
+        cache = EmbeddingCache(folder)
+        np.testing.assert_allclose(cache.array(), model.encode(texts), atol=1e-5)
+        lengths = [len(ids) for ids in model.tokenizer(texts)["input_ids"]]
+        assert cache.manifest.truncated == sum(length > 16 for length in lengths)
+        assert cache.manifest.tokens == sum(min(length, 16) for length in lengths)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+def test_the_batch_policy_does_not_change_a_vector(tiny_encoder: Path, precision: str, tolerance: float) -> None:
+    backend = TorchBackend(tiny_encoder, device="cpu", precision=precision, max_seq_length=16)
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(st.text(max_size=60), min_size=1, max_size=12))
+    def alone_or_together(texts: list[str]) -> None:
+        tokens = backend.tokenise(texts)
+        together_bd, _ = backend.embed(tokens.input_ids)
+        for row, ids in enumerate(tokens.input_ids):
+            alone_bd, _ = backend.embed([ids])
+            assert abs(1.0 - float(alone_bd[0] @ together_bd[row])) < tolerance
+            if precision == "fp32":
+                np.testing.assert_allclose(alone_bd[0], together_bd[row], atol=tolerance)
+
+    alone_or_together()
+
+
+def test_norms_are_those_before_normalisation(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    tiny_collection()
+    reports = encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder))
+    norms = EmbeddingCache(reports[0].folder).norms
+    assert (norms > 0).all()
+    assert norms.std() > 1e-4
+
+
+def test_a_second_encode_does_nothing(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    first = encode_collection(collection, home, config_of(tiny_encoder))
+    assert [report.encoded for report in first] == [70, 120]
+    before = vector_bytes(home)
+    assert [report.encoded for report in encode_collection(collection, home, config_of(tiny_encoder))] == [0, 0]
+    assert vector_bytes(home) == before
+
+
+def test_other_settings_make_another_cache(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    folders = {
+        report.folder
+        for settings_ in (
+            {},
+            {"precision": "bf16"},
+            {"max_seq_length": 8},
+            {"query_prompt": "q: ", "passage_prompt": "p"},
+        )
+        for report in encode_collection(collection, home, config_of(tiny_encoder, **settings_))
+    }
+    assert len(folders) == 8
+
+
+def test_a_changed_collection_leaves_the_old_vectors_alone(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    folder = tiny_collection()
+    encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder))
+    before = vector_bytes(home)
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "new", "text": "one more"}\n')
+    reports = encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder))
+    assert [report.manifest.rows for report in reports] == [70, 121]
+    assert before.items() <= vector_bytes(home).items()
+
+
+def test_bad_input_touches_nothing_that_is_cached(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    folder = tiny_collection()
+    encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder))
+    before = vector_bytes(home)
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.write("not json\n")
+    with pytest.raises(CollectionError, match=r"corpus\.jsonl:121"):
+        encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder))
+    assert vector_bytes(home) == before
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"device": "gpu7"}, r"unknown device 'gpu7'[\s\S]*auto, cpu"),
+        ({"precision": "fp16"}, r"precision on a CPU[\s\S]*auto, bf16, fp32"),
+    ],
+)
+def test_an_impossible_setting_names_the_possible(
+    home: Home, tiny_collection, tiny_encoder: Path, settings_: dict[str, str], message: str
+) -> None:
+    tiny_collection()
+    with pytest.raises(ConfigError, match=message):
+        encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder, **settings_))
+
+
+def test_a_second_writer_is_refused(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    from filelock import FileLock
+
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    reports = encode_collection(collection, home, config_of(tiny_encoder))
+    folder = reports[0].folder
+    (folder / "manifest.json").unlink()
+    with FileLock(folder / ".lock"), pytest.raises(CacheError, match="another process is writing"):
+        encode_collection(collection, home, config_of(tiny_encoder))
+
+
+@pytest.mark.crash
+def test_killed_and_resumed_is_byte_identical(home: Home, tmp_path: Path, tiny_collection, tiny_encoder: Path) -> None:
+    tiny_collection(n_passages=900)
+    whole = Home(tmp_path / "whole")
+    settings_ = {"shard_rows": 64, "batch_tokens": 64}
+    encode_collection(find_collection("tiny", home), whole, config_of(tiny_encoder, **settings_))
+
+    command = [sys.executable, "-m", "ragcun_cache", "encode", "--dataset", "tiny", "--model", str(tiny_encoder)]
+    command += ["--precision", "fp32", "--device", "cpu", "--shard-rows", "64", "--batch-tokens", "64"]
+    environment = {**os.environ, "RAGCUN_HOME": str(home.root)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(home.caches.glob("tiny/passage-*/vectors-*.npy"))) < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = home.caches.glob("tiny/passage-*")
+    safe = EmbeddingCache(folder, allow_incomplete=True).rows
+    assert 0 < safe < 900
+    with pytest.raises(CacheError, match="not complete"):
+        EmbeddingCache(folder)
+
+    reports = encode_collection(find_collection("tiny", home), home, config_of(tiny_encoder, **settings_))
+    assert [report.encoded for report in reports] == [0, 900 - safe]
+    assert vector_bytes(home) == vector_bytes(whole)
+    assert not list(home.caches.rglob("*.partial-*"))

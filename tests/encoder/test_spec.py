@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ragcun_cache.encoder import EncodeConfig, EncoderSpec, Weights, find_weights
+from ragcun_cache.encoder import weights as weights_module
+from ragcun_cache.errors import EncoderError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_encoder: Path) -> Path:
+    return Path(shutil.copytree(tiny_encoder, tmp_path / "model"))
+
+
+def spec_of(folder: Path, role: Role = Role.PASSAGE, **settings: object) -> EncoderSpec:
+    return EncoderSpec.of(Weights("model", folder), role, EncodeConfig.model_validate(settings), "fp32")
+
+
+def test_whatever_changes_a_vector_changes_the_fingerprint(model: Path) -> None:
+    seen = {spec_of(model).fingerprint}
+
+    def is_new(spec: EncoderSpec) -> bool:
+        known = spec.fingerprint in seen
+        seen.add(spec.fingerprint)
+        return not known
+
+    assert not is_new(spec_of(model))
+    assert is_new(spec_of(model, Role.QUERY))
+    assert is_new(spec_of(model, max_seq_length=8))
+    assert is_new(spec_of(model, passage_prompt="passage: "))
+    assert is_new(spec_of(model, storage_dtype="float32"))
+    assert is_new(spec_of(model).model_copy(update={"precision": "bf16"}))
+    assert is_new(spec_of(model).model_copy(update={"model_id": "other/model"}))
+    modules = json.loads((model / "modules.json").read_text())
+    (model / "modules.json").write_text(json.dumps(modules[:-1]))
+    assert is_new(spec_of(model)), "a Normalize that is gone"
+    pooling = model / modules[1]["path"] / "config.json"
+    pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"pooling_mode": "max"}))
+    assert is_new(spec_of(model)), "another pooling"
+    tokenizer = model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    assert is_new(spec_of(model)), "another tokenizer"
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert is_new(spec_of(model)), "other weights"
+
+
+def test_where_the_model_lies_is_not_part_of_it(model: Path, tiny_encoder: Path) -> None:
+    assert spec_of(model).fingerprint == spec_of(tiny_encoder).fingerprint
+
+
+def test_queries_and_passages_of_one_encoder_are_known_as_such(model: Path) -> None:
+    query = spec_of(model, Role.QUERY, query_prompt="q: ")
+    passage = spec_of(model, Role.PASSAGE, passage_prompt="p: ")
+    assert query.fingerprint != passage.fingerprint
+    assert query.encoder == passage.encoder
+    assert query.encoder != spec_of(model, Role.QUERY, max_seq_length=8).encoder
+
+
+def test_prompts_of_the_model_are_used_unless_others_are_asked_for(model: Path) -> None:
+    path = model / "config_sentence_transformers.json"
+    path.write_text(json.dumps({"prompts": {"query": "Q: ", "document": "D: "}, "default_prompt_name": None}))
+    assert (spec_of(model, Role.QUERY).prompt, spec_of(model).prompt) == ("Q: ", "D: ")
+    assert spec_of(model, Role.QUERY, query_prompt="").prompt == ""
+
+
+def test_pickled_weights_are_refused(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match="no safetensors weights"):
+        spec_of(model)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="not a sentence-transformers model"):
+        spec_of(tmp_path)
+
+
+def test_wrong_weights_under_a_known_name_are_refused(home: Home, model: Path) -> None:
+    shutil.copytree(model, home.models / "all-mpnet-base-v2")
+    with pytest.raises(EncoderError, match="not the weights of all-mpnet-base-v2"):
+        find_weights("all-mpnet-base-v2", home)
+
+
+def test_an_unknown_model_says_where_it_was_looked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "_from_hub", lambda _: "no network")
+    with pytest.raises(EncoderError, match=r"no model 'nowhere/nothing'[\s\S]*no network[\s\S]*--model"):
+        find_weights("nowhere/nothing", home)
