@@ -63,9 +63,7 @@ def _subjects(datasets: list[str], split: str | None, encoder: str | None, home:
     from ragcun_cache.evaluation.config import EvalConfig
     from ragcun_cache.evaluation.subject import Subject
 
-    names = dict.fromkeys(
-        member for given in datasets for name in given.split(",") if name.strip() for member in members(name.strip())
-    )
+    names = dict.fromkeys(member for given in datasets for name in given.split(",") for member in members(name.strip()))
     subjects = []
     for name in names:
         collection = find_collection(name, home, download=False)

@@ -17,7 +17,7 @@ from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import Counts
 from ragcun_cache.evaluation.metrics import QueryScores
-from ragcun_cache.files import sha256_json, sync_folder, write_json
+from ragcun_cache.files import atomic_file, sha256_json, sync_folder, write_json
 from ragcun_cache.similarity import Similarity
 
 if TYPE_CHECKING:
@@ -153,11 +153,14 @@ class ResultStore:
 
         folder = self.root / result.key
         partial = self.root / f".{result.key}.partial-{os.getpid()}"
+        # A killed process of the same number may have left one.
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             sample_of = result.setting.sample_of
             columns = {metric_name(metric, sample_of): values for metric, values in scores.values.items()}
-            pl.DataFrame({"query_id": scores.query_ids, **columns}).write_parquet(partial / _PER_QUERY_FILE)
+            with atomic_file(partial / _PER_QUERY_FILE) as handle:
+                pl.DataFrame({"query_id": scores.query_ids, **columns}).write_parquet(handle)
             # Last, because a folder without it is no result.
             write_json(partial / _RESULT_FILE, result.model_dump(mode="json") | {"counts": asdict(result.counts)})
             try:

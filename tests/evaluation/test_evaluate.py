@@ -50,6 +50,17 @@ def test_identical_ids_are_dropped_counted_and_the_other_figure_known() -> None:
     assert dropped.identical_kept == kept.scores.mean("ndcg@10") == pytest.approx(1 / np.log2(3))
 
 
+def test_a_hundred_others_are_left_after_dropping() -> None:
+    # By falling score: the query's own id, then p00 to p98, and the relevant passage at rank 101 with it, 100 without.
+    ids = ["q", *(f"p{i:02d}" for i in range(99)), "relevant", "rest"]
+    passage_ne = np.linspace(2.0, 1.0, len(ids), dtype=np.float32)[:, None]
+    found = evaluate_vectors(
+        np.ones((1, 1), np.float32), ["q"], passage_ne, ids, {"q": {"relevant": 1}}, Similarity.DOT, EvalConfig()
+    )
+    assert found.scores.mean("recall@100") == 1.0
+    assert found.counts.identical_dropped == 1
+
+
 def test_a_config_takes_what_it_lacks_from_the_collection() -> None:
     class MsMarco:
         test_split = "dev"
