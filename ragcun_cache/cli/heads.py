@@ -16,9 +16,6 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] =
     """List the heads, with the dev NDCG@10 of the epoch that each was kept from."""
     import json
 
-    from rich.console import Console
-    from rich.table import Table
-
     from ragcun_cache.heads.store import list_heads
     from ragcun_cache.home import Home
 
@@ -43,12 +40,10 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="print as JSON")] =
     if not lines:
         typer.echo("no heads yet: ragcun-cache train-head --help")
         return
-    table = Table()
-    for name in lines[0]:
-        table.add_column(name, overflow="fold")
     for line in lines:
-        table.add_row(*("" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in line.values()))
-    Console().print(table)
+        dev = "" if line["dev_ndcg@10"] is None else f"  dev NDCG@10 {line['dev_ndcg@10']:.4f}"
+        state = "" if line["complete"] else "  (incomplete: the same train-head command resumes)"
+        typer.echo(f"{line['name']}  {line['similarity']}  epoch {line['epoch']}{dev}{state}")
 
 
 @app.command()

@@ -90,11 +90,7 @@ def train_head(
     data = load_training_data(configs[0], home)
     trained = []
     for one in configs:
-        try:
-            trained.append(train(one, home, data=data, fresh=fresh))
-        except KeyboardInterrupt:
-            typer.echo("interrupted: the last whole epoch is kept; the same command resumes", err=True)
-            raise typer.Exit(130) from None
+        trained.append(train(one, home, data=data, fresh=fresh))
         if not json_:
             _render(trained[-1])
     if json_:
