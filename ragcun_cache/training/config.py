@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
@@ -141,6 +142,13 @@ class TrainConfig(BaseModel):
         filled.setdefault("similarity", Similarity.COSINE if starts_at_raw else Similarity.L2)
         filled.setdefault("input_scale", InputScale.SQRT_DIM if starts_at_raw else InputScale.NONE)
         return filled
+
+    @model_validator(mode="after")
+    def _device_has_a_name(self) -> Self:
+        # Whether this machine has it is for resolve_device to say, which needs torch; a finished run never asks.
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise unknown_choice("device", self.device, ["auto", "cpu", "cuda", "cuda:N", "mps"])
+        return self
 
     @model_validator(mode="after")
     def _dev_is_not_train(self) -> Self:

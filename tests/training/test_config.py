@@ -54,6 +54,7 @@ def test_a_full_record_reads_back_as_itself(arch: Arch) -> None:
         ({"arch": "isotropy", "ema": 0.99}, "ema does not apply to arch isotropy"),
         ({"arch": "untrained", "epochs": 2}, "epochs does not apply to arch untrained"),
         ({"arch": "identity", "seed": 3}, "seed does not apply to arch identity"),
+        ({"device": "gpu"}, r"unknown device 'gpu'(.|\n)*auto, cpu, cuda, cuda:N, mps"),
         ({"dev": "train"}, "training and dev are the same split"),
     ],
 )
