@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
@@ -148,25 +148,25 @@ class EmbeddingCache:
             out_nd[start : start + len(vectors_nd)] = vectors_nd
         return out_nd
 
-    def gather(self, positions: NDArray[np.int64], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    def gather(self, positions: ArrayLike, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return the vectors at ``positions`` as (len(positions), dim), in that order; each shard is mapped once.
 
         Raises:
             CacheError: a position is out of range.
         """
-        positions = np.asarray(positions, dtype=np.int64)
-        if positions.size and (positions.min() < 0 or positions.max() >= self.rows):
+        rows = np.asarray(positions, dtype=np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= self.rows):
             raise CacheError(
                 "a row position is out of range",
                 where=self.folder,
                 expected=f"0 to {self.rows - 1}",
-                found=f"{positions.min()} to {positions.max()}",
+                found=f"{rows.min()} to {rows.max()}",
             )
-        out_nd = np.empty((len(positions), self.dim), dtype=dtype)
-        shard_of = np.searchsorted(self._starts, positions, side="right") - 1
+        out_nd = np.empty((len(rows), self.dim), dtype=dtype)
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         for index in np.unique(shard_of):
             chosen = np.flatnonzero(shard_of == index)
-            out_nd[chosen] = self.shard(int(index))[positions[chosen] - self._starts[index]]
+            out_nd[chosen] = self.shard(int(index))[rows[chosen] - self._starts[index]]
         return out_nd
 
     def positions(self, ids: Sequence[str]) -> NDArray[np.int64]:

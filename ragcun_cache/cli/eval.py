@@ -40,7 +40,7 @@ def evaluate(
 
     home = Home.default()
     if device not in ("auto", "cpu"):
-        from ragcun_cache.training.device import resolve_device
+        from ragcun_cache.device import resolve_device
 
         resolve_device(device)
     subjects = _subjects(dataset, split, encoder, home)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from ragcun_cache import __version__
 from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, Shard, list_caches
 from ragcun_cache.collections import Collection
+from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.backend import Backend
 from ragcun_cache.encoder.batches import plan_batches
 from ragcun_cache.encoder.config import EncodeConfig
@@ -24,6 +22,7 @@ from ragcun_cache.encoder.weights import Weights, find_weights
 from ragcun_cache.errors import CacheError, EncoderError
 from ragcun_cache.home import Home
 from ragcun_cache.progress import Advance, progress
+from ragcun_cache.provenance import library_versions, machine, source_commit
 from ragcun_cache.role import Role
 
 _MIN_SHARD_ROWS, _MAX_SHARD_ROWS, _SHARDS_AIMED_AT = 512, 65_536, 64
@@ -124,7 +123,7 @@ def _finished(
 
 
 def _load(config: EncodeConfig, weights: Weights) -> tuple[EncodeConfig, Backend]:
-    from ragcun_cache.encoder.torch_backend import TorchBackend, resolve_device, resolve_precision
+    from ragcun_cache.encoder.torch_backend import TorchBackend, resolve_precision
 
     device = resolve_device(config.device)
     config = config.model_copy(update={"device": device, "precision": resolve_precision(config.precision, device)})
@@ -151,16 +150,12 @@ def _shard_rows(total_rows: int) -> int:
 
 def _provenance(config: EncodeConfig, backend: Backend) -> dict[str, object]:
     """What may explain a difference in the last digit but is not part of a vector's identity."""
-    packages = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
     return {
         "device": config.device,
         "batch_tokens": backend.batch_tokens,
-        "machine": platform.machine(),
-        "versions": {
-            "ragcun-cache": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
+        "machine": machine(),
+        "versions": library_versions(),
+        "commit": source_commit(),
     }
 
 

@@ -16,26 +16,6 @@ _CPU_BATCH_TOKENS = 1_280
 _GPU_BATCH_TOKENS = 65_536
 
 
-def resolve_device(device: str) -> str:
-    """Return the torch device that ``device`` asks for.
-
-    Raises:
-        ConfigError: it is unknown, or this machine has none.
-    """
-    import torch
-
-    available = ["cpu"]
-    if torch.cuda.is_available():
-        available += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        available.append("mps")
-    if device == "auto":
-        return next((name for name in ("cuda", "mps") if name in available), "cpu")
-    if device not in available:
-        raise unknown_choice("device", device, ["auto", *available])
-    return device
-
-
 def resolve_precision(precision: str, device: str) -> Literal["fp32", "bf16", "fp16"]:
     """Return the precision asked for on ``device``; ``auto`` takes bf16 where the chip computes in it.
 

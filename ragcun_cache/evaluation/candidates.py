@@ -92,8 +92,8 @@ def head_encoder(record: HeadRecord, device: str) -> Callable[[], Encode]:
 
     def load() -> Encode:
         if not loaded:
+            from ragcun_cache.device import resolve_device
             from ragcun_cache.heads.apply import apply_head
-            from ragcun_cache.training.device import resolve_device
 
             head, place = load_head(record.folder).head, resolve_device(device)
 

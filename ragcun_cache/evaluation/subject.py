@@ -19,9 +19,9 @@ from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import evaluate_vectors
 from ragcun_cache.evaluation.metrics import judged_queries
-from ragcun_cache.evaluation.provenance import commit, machine, versions
 from ragcun_cache.evaluation.results import EvaluatedHead, Result, ResultStore, Setting, metric_name, result_key
 from ragcun_cache.files import sha256_json
+from ragcun_cache.provenance import library_versions, machine, source_commit
 from ragcun_cache.role import Role
 
 Encode = Callable[[NDArray[np.float32], NDArray[np.float32], Role], NDArray[np.float32]]
@@ -145,9 +145,9 @@ class Subject:
             in_base_training=self.in_base_training,
             seconds=time.perf_counter() - started,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=versions(),
+            versions=library_versions(),
             machine=machine(),
-            commit=commit(),
+            commit=source_commit(),
         )
         store.save(result, found.scores)
         return result

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragcun_cache import __version__
+from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import HeadError, TrainingError
 from ragcun_cache.files import atomic_file, sha256_json
 from ragcun_cache.heads.config import HeadConfig
 from ragcun_cache.heads.store import HeadRecord, read_record, rewrite_record, save_head
 from ragcun_cache.home import Home
+from ragcun_cache.provenance import library_versions, source_commit
 from ragcun_cache.training.config import Select, TensorDtype, TrainConfig
-from ragcun_cache.training.device import resolve_device
 from ragcun_cache.training.diagnostics import DEV_METRIC, measure_head
 from ragcun_cache.training.pairs import TrainingData, load_training_data
-from ragcun_cache.training.provenance import library_versions, source_commit
 
 if TYPE_CHECKING:
     from ragcun_cache.heads.head import Head

@@ -11,13 +11,13 @@ import torch
 
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import ConfigError, TrainingError
 from ragcun_cache.heads import apply_head, load_head, read_record
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 from ragcun_cache.training import loop, run
 from ragcun_cache.training.config import TrainConfig, make_config
-from ragcun_cache.training.device import resolve_device
 from ragcun_cache.training.diagnostics import mean_cosine, relative_residual
 from ragcun_cache.training.pairs import load_training_data
 from ragcun_cache.training.run import METRICS_NAME, train_head

@@ -1,4 +1,4 @@
-"""Where a figure comes from: versions, machine and commit. Nothing that names a person or a host."""
+"""Where vectors, heads and figures come from: versions, machine and commit. Nothing that names a person or a host."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("ragcun-cache", "numpy", "faiss-cpu", "pytrec-eval-terrier", "torch")
+_PACKAGES = (
+    "ragcun-cache",
+    "numpy",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "faiss-cpu",
+    "pytrec-eval-terrier",
+)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a figure can depend on; absent ones are left out."""
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that vectors and figures depend on; absent ones are left out."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -36,9 +45,9 @@ def machine() -> dict[str, str | int]:
 
 
 @cache
-def commit() -> str | None:
+def source_commit() -> str | None:
     """Return the commit of the checkout that this package runs from, with ``+changes`` if it has any; else None."""
-    repository = Path(__file__).resolve().parents[2]
+    repository = Path(__file__).resolve().parents[1]
     if not (repository / ".git").exists():
         return None
     try:

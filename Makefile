@@ -1,0 +1,57 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATASET ?= pydocs
+ARCH ?= lejepa
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint encode train eval results bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on"
+
+setup: $(VENV)/.ready ## make the virtual environment with the tested versions
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: setup ## the main job on the built-in collection: encode, train, evaluate, leaderboard
+	$(BIN)/ragcun-cache encode --dataset pydocs
+	$(BIN)/ragcun-cache train-head --dataset pydocs --arch untrained
+	$(BIN)/ragcun-cache train-head --dataset pydocs --arch isotropy
+	$(BIN)/ragcun-cache train-head --dataset pydocs --arch lejepa
+	$(BIN)/ragcun-cache eval --dataset pydocs
+
+test: setup ## lint, types, and all tests that need neither a network nor real weights
+	$(MAKE) lint
+	$(BIN)/pytest -q
+
+test-all: setup ## the same and the tests on the real all-mpnet-base-v2
+	$(MAKE) lint
+	$(BIN)/pytest -q -m ''
+
+lint: setup ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+encode: setup ## cache the vectors of DATASET
+	$(BIN)/ragcun-cache encode --dataset $(DATASET)
+
+train: setup ## train a head of ARCH on DATASET
+	$(BIN)/ragcun-cache train-head --dataset $(DATASET) --arch $(ARCH)
+
+eval: setup ## evaluate every head on DATASET (or several: DATASET=scifact,nfcorpus), the raw encoder first
+	$(BIN)/ragcun-cache eval --dataset $(DATASET)
+
+results: setup ## write docs/results.md from the results store
+	$(BIN)/ragcun-cache leaderboard --markdown docs/results.md
+
+bench: setup ## measure speed beside named peers, write docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the virtual environment and tool caches; data/ is kept
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
