@@ -22,7 +22,7 @@ _PACKAGES = (
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that vectors and figures depend on; absent ones are left out."""
+    """Return the versions of Python and of the packages that vectors and figures depend on, where they are there."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
