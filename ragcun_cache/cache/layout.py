@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ragcun_cache.role import Role
 
 FINGERPRINT_DIGITS = 16
 CONTENT_DIGITS = 8
+
+VectorFormat = Literal["memmap", "parquet"]
+VECTOR_SUFFIXES: dict[VectorFormat, str] = {"memmap": "npy", "parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,18 @@ class CacheLayout:
         return self.folder / "manifest.json"
 
     @property
+    def manifest_copy(self) -> Path:
+        """A second copy of the manifest, written after it: what a damaged manifest is repaired from."""
+        return self.folder / "manifest.copy.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that writes."""
         return self.folder / ".lock"
 
-    def vectors(self, shard: int) -> Path:
-        """Vectors of one shard: ``.npy`` of (rows, dim), row-major, memory-mappable."""
-        return self.folder / f"vectors-{shard:05d}.npy"
+    def vectors(self, shard: int, vector_format: VectorFormat) -> Path:
+        """Vectors of one shard: (rows, dim), as ``.npy`` that can be memory-mapped, or as Parquet with their ids."""
+        return self.folder / f"vectors-{shard:05d}.{VECTOR_SUFFIXES[vector_format]}"
 
     def rows(self, shard: int) -> Path:
         """Ids and facts of the same rows, in the same order."""

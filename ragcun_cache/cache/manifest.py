@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ragcun_cache.cache.layout import FINGERPRINT_DIGITS
+from ragcun_cache.cache.layout import FINGERPRINT_DIGITS, CacheLayout, VectorFormat
 from ragcun_cache.errors import CacheError
 from ragcun_cache.files import atomic_file, sha256_json
 from ragcun_cache.role import Role
@@ -35,8 +35,9 @@ class _Frozen(BaseModel):
 
 
 class FileRecord(_Frozen):
-    """Size in bytes and sha256 of one file, as they were when it was written."""
+    """Name, size in bytes and sha256 of one file of the cache's folder, as they were when it was written."""
 
+    name: str = Field(pattern=r"^[a-z]+-[0-9]{5,}\.(npy|parquet)$")
     bytes: int
     sha256: str
 
@@ -65,6 +66,7 @@ class Manifest(_Frozen):
     encoder: str
     dim: int
     dtype: str
+    format: VectorFormat = "memmap"
     shard_rows: int
     total_rows: int
     shards: tuple[ShardRecord, ...] = ()
@@ -97,37 +99,33 @@ class Manifest(_Frozen):
         content["manifest_sha256"] = sha256_json(content)
         return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
-    def write(self, path: Path) -> None:
-        """Replace ``path`` atomically."""
-        with atomic_file(path) as handle:
-            handle.write(self.to_bytes())
+    def write(self, layout: CacheLayout) -> None:
+        """Replace the manifest atomically, then its copy."""
+        content = self.to_bytes()
+        for path in (layout.manifest, layout.manifest_copy):
+            with atomic_file(path) as handle:
+                handle.write(content)
 
     @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read and check ``path``.
+    def parse(cls, found_bytes: bytes, where: Path | str) -> Manifest:
+        """Parse and check the bytes of a ``manifest.json``; ``where`` they were read is only for messages.
 
         Raises:
-            CacheError: it is missing, is not JSON, is of another schema version, or fails its checksum.
+            CacheError: they are not JSON, are of another schema version, or fail their checksum.
         """
-        rebuild = "run the same `ragcun-cache encode` with --rebuild, or restore the file from a copy"
-        try:
-            found_bytes = path.read_bytes()
-        except FileNotFoundError:
-            raise CacheError("there is no cache here", where=path.parent, expected="a manifest.json") from None
-        except OSError as error:
-            raise CacheError("the manifest cannot be read", where=path, found=error) from None
+        rebuild = "`ragcun-cache caches verify --repair` restores it from its copy"
         try:
             content = json.loads(found_bytes)
             checksum = content.pop("manifest_sha256")
             version = content["schema_version"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise CacheError(
-                "the manifest is damaged", where=path, expected="JSON with a manifest_sha256", fix=rebuild
+                "the manifest is damaged", where=where, expected="JSON with a manifest_sha256", fix=rebuild
             ) from None
         if version != SCHEMA_VERSION:
             raise CacheError(
                 "the cache was written by another version of ragcun-cache",
-                where=path,
+                where=where,
                 expected=f"schema version {SCHEMA_VERSION}",
                 found=version,
                 fix="use the version that wrote it, or encode again",
@@ -135,11 +133,11 @@ class Manifest(_Frozen):
         try:
             manifest = cls.model_validate(content)
         except ValidationError as error:
-            raise CacheError("the manifest is damaged", where=path, found=error, fix=rebuild) from None
+            raise CacheError("the manifest is damaged", where=where, found=error, fix=rebuild) from None
         if checksum != sha256_json(content) or manifest.to_bytes() != found_bytes:
             raise CacheError(
                 "the manifest fails its own checksum",
-                where=path,
+                where=where,
                 expected=checksum,
                 found=sha256_json(content),
                 fix=rebuild,

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
-from ragcun_cache.cache.reader import EmbeddingCache
+from ragcun_cache.cache.place import LocalPlace
+from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.errors import CacheError
 from ragcun_cache.role import Role
 
@@ -37,7 +38,7 @@ class CachePair:
 def list_caches(caches: Path, collection: str | None = None) -> list[tuple[CacheLayout, Manifest]]:
     """Return every readable cache below ``caches`` with its manifest, by path."""
     pattern = f"{collection.replace('/', '__') if collection else '*'}/*/manifest.json"
-    return [(CacheLayout(path.parent), Manifest.read(path)) for path in sorted(caches.glob(pattern))]
+    return [(CacheLayout(path.parent), read_manifest(LocalPlace(path.parent))) for path in sorted(caches.glob(pattern))]
 
 
 def describe_encoder(manifest: Manifest) -> str:

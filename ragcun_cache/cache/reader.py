@@ -1,33 +1,67 @@
-"""Reading a cache: ids, rows by position or id, whole arrays. Never writes, never waits for a writer."""
+"""Reading a cache: ids, rows by position or id, shards, arrays, tensors. Never writes, never waits for a writer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ragcun_cache.cache.layout import CacheLayout
-from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.cache.manifest import FileRecord, Manifest, spec_differences
+from ragcun_cache.cache.place import Place, place_of
+from ragcun_cache.cache.vectors import read_vectors
 from ragcun_cache.errors import CacheError
 from ragcun_cache.role import Role
+
+if TYPE_CHECKING:
+    import polars
+    import torch
+
+MANIFEST_NAME = "manifest.json"
+
+
+def read_manifest(place: Place) -> Manifest:
+    """Read and check the manifest of the cache at ``place``.
+
+    Raises:
+        CacheError: there is none, or it is damaged.
+    """
+    if place.sizes().get(MANIFEST_NAME) is None:
+        raise CacheError("there is no cache here", where=place.address, expected=f"a {MANIFEST_NAME}")
+    return Manifest.parse(place.read(MANIFEST_NAME), f"{place.address}/{MANIFEST_NAME}")
 
 
 class EmbeddingCache:
     """The vectors of one collection's queries or passages, in collection order."""
 
-    def __init__(self, folder: Path, *, allow_incomplete: bool = False) -> None:
-        """Open ``folder`` after cheap checks: manifest checksum, completeness, and the size of every file.
+    def __init__(
+        self, folder: Path | str, *, spec: Mapping[str, Any] | None = None, allow_incomplete: bool = False
+    ) -> None:
+        """Open a cache after cheap checks: manifest checksum, completeness, and the size of every file.
+
+        Args:
+            folder: a folder, or the URL of one that fsspec reaches, such as ``s3://bucket/cache``.
+            spec: what the vectors must be; None takes them as they are.
+            allow_incomplete: whether a cache may be opened that is still being written.
 
         Raises:
-            CacheError: it is missing, damaged or (unless ``allow_incomplete``) not finished.
+            CacheError: it is missing, damaged, of another spec, or not finished.
         """
-        self._layout = CacheLayout(folder)
-        self.manifest = Manifest.read(self._layout.manifest)
+        self._place = place_of(folder)
+        self.manifest = read_manifest(self._place)
+        if spec is not None and (differences := spec_differences(self.manifest.spec, spec)):
+            raise CacheError(
+                "the cache is of another spec than asked for (found → asked)",
+                where=folder,
+                found="; ".join(differences),
+                fix="ask for the spec that it has, or encode again with the one that you want",
+            )
         if not (self.manifest.complete or allow_incomplete):
             raise CacheError(
                 "the cache is not complete",
@@ -40,28 +74,29 @@ class EmbeddingCache:
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
 
     def _check_sizes(self) -> None:
-        for index, record in enumerate(self.manifest.shards):
-            for path, file in (
-                (self._layout.vectors(index), record.vectors),
-                (self._layout.rows(index), record.metadata),
-            ):
-                try:
-                    size: int | str = path.stat().st_size
-                except FileNotFoundError:
-                    size = "no file"
-                if size != file.bytes:
+        sizes = self._place.sizes()
+        for record in self.manifest.shards:
+            for file in (record.vectors, record.metadata):
+                if sizes.get(file.name) != file.bytes:
                     raise CacheError(
                         "a shard is damaged",
-                        where=path,
+                        where=f"{self._place.address}/{file.name}",
                         expected=f"{file.bytes} bytes",
-                        found=size,
-                        fix="run the same `ragcun-cache encode` with --rebuild",
+                        found=f"{sizes[file.name]} bytes" if file.name in sizes else "no file",
+                        fix=f"ragcun-cache caches verify --repair {self._place.address}",
                     )
 
     @property
+    def address(self) -> Path | str:
+        """Where the cache lies: a folder or a URL."""
+        return self._place.address
+
+    @property
     def folder(self) -> Path:
-        """Where the cache lies."""
-        return self._layout.folder
+        """The folder of a cache on this machine. Raises CacheError for a remote one."""
+        if not isinstance(self.address, Path):
+            raise CacheError("a remote cache has no folder on this machine", where=self.address)
+        return self.address
 
     @property
     def collection(self) -> str:
@@ -98,11 +133,27 @@ class EmbeddingCache:
         """Hash of the collection file that was encoded."""
         return self.manifest.content_sha256
 
-    def _column(self, name: str) -> list[Any]:
-        return [
-            pq.read_table(self._layout.rows(index), columns=[name]).column(name)
-            for index in range(len(self.manifest.shards))
-        ]
+    def _source(self, file: FileRecord) -> Path | bytes:
+        return self._place.local(file.name) or self._place.read(file.name)
+
+    def rows_table(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return id, text_sha256, n_tokens, truncated and norm of one shard's rows, or some of these columns.
+
+        Raises:
+            CacheError: the file is damaged.
+        """
+        file = self.manifest.shards[index].metadata
+        source = self._source(file)
+        try:
+            opened = source if isinstance(source, Path) else io.BytesIO(source)
+            return pq.read_table(opened, columns=None if columns is None else list(columns))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise CacheError(
+                "the rows of a shard cannot be read", where=f"{self.address}/{file.name}", found=error
+            ) from None
+
+    def _column(self, name: str) -> list[pa.ChunkedArray]:
+        return [self.rows_table(index, [name]).column(name) for index in range(len(self.manifest.shards))]
 
     @cached_property
     def ids(self) -> list[str]:
@@ -115,30 +166,50 @@ class EmbeddingCache:
         columns = [column.to_numpy() for column in self._column("norm")]
         return np.concatenate([np.empty(0, np.float32), *columns]).astype(np.float32, copy=False)
 
+    def metadata(self) -> polars.DataFrame:
+        """Return a polars frame of every row: id, text_sha256, n_tokens, truncated, norm, in row order."""
+        import polars
+
+        from ragcun_cache.cache.shard import ROWS_SCHEMA
+
+        tables = [self.rows_table(index) for index in range(len(self.manifest.shards))]
+        frame = polars.from_arrow(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
     @cached_property
     def _position_of(self) -> dict[str, int]:
         return {identifier: position for position, identifier in enumerate(self.ids)}
 
     def shard(self, index: int) -> NDArray[np.floating]:
-        """Return the memory-mapped (rows, dim) vectors of one shard, in the stored dtype, without copying.
+        """Return the (rows, dim) vectors of one shard in the stored dtype, read-only.
+
+        In the memmap format on this machine nothing is read or copied before it is used.
 
         Raises:
-            CacheError: the file's header disagrees with the manifest.
+            CacheError: the file disagrees with the manifest.
         """
-        path = self._layout.vectors(index)
+        record = self.manifest.shards[index]
+        where = f"{self.address}/{record.vectors.name}"
         try:
-            vectors_nd: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise CacheError("a shard is damaged", where=path, found=error) from None
-        expected = ((self.manifest.shards[index].rows, self.dim), np.dtype(self.manifest.dtype))
+            source = self._source(record.vectors)
+            vectors_nd = read_vectors(source, record.vectors.name, self.manifest.dtype, self.dim)
+        except CacheError as error:
+            raise CacheError("a shard is damaged", where=where, found=error.found or error.problem) from None
+        expected = ((record.rows, self.dim), np.dtype(self.manifest.dtype))
         if (vectors_nd.shape, vectors_nd.dtype) != expected:
             raise CacheError(
                 "a shard is of another shape or dtype than the manifest says",
-                where=path,
+                where=where,
                 expected=expected,
                 found=(vectors_nd.shape, vectors_nd.dtype),
             )
         return vectors_nd
+
+    def shards(self) -> Iterator[tuple[list[str], NDArray[np.floating]]]:
+        """Yield (ids, vectors) of one shard after the other, so memory stays that of one shard."""
+        for index in range(len(self.manifest.shards)):
+            yield self.rows_table(index, ["id"]).column("id").to_pylist(), self.shard(index)
 
     def array(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return all vectors as one (rows, dim) array in memory."""
@@ -148,8 +219,29 @@ class EmbeddingCache:
             out_nd[start : start + len(vectors_nd)] = vectors_nd
         return out_nd
 
+    def tensor(self, device: str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return all vectors as one (rows, dim) torch tensor on ``device``, shard by shard.
+
+        Args:
+            device: of the tensor.
+            dtype: of the tensor; None keeps that of the cache.
+        """
+        import warnings
+
+        import torch
+
+        stored = getattr(torch, self.manifest.dtype)
+        out_nd = torch.empty((self.rows, self.dim), dtype=dtype or stored, device=device)
+        for index, start in enumerate(self._starts[:-1]):
+            with warnings.catch_warnings():
+                # The mapped file is read-only, as torch warns; it is only copied from.
+                warnings.simplefilter("ignore", UserWarning)
+                shard_nd = torch.from_numpy(self.shard(index))
+            out_nd[start : start + len(shard_nd)].copy_(shard_nd)
+        return out_nd
+
     def gather(self, positions: ArrayLike, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Return the vectors at ``positions`` as (len(positions), dim), in that order; each shard is mapped once.
+        """Return the vectors at ``positions`` as (len(positions), dim), in that order; each shard is opened once.
 
         Raises:
             CacheError: a position is out of range.
@@ -158,7 +250,7 @@ class EmbeddingCache:
         if rows.size and (rows.min() < 0 or rows.max() >= self.rows):
             raise CacheError(
                 "a row position is out of range",
-                where=self.folder,
+                where=self.address,
                 expected=f"0 to {self.rows - 1}",
                 found=f"{rows.min()} to {rows.max()}",
             )
@@ -180,6 +272,6 @@ class EmbeddingCache:
         except KeyError as error:
             raise CacheError(
                 f"the cache holds no {self.role} with id {error.args[0]!r}",
-                where=self.folder,
+                where=self.address,
                 fix=f"check the collection: `ragcun-cache collections check {self.collection}`",
             ) from None

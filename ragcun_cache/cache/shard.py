@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.layout import CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import FileRecord, ShardRecord
+from ragcun_cache.cache.vectors import vector_parts
 from ragcun_cache.errors import CacheError
 from ragcun_cache.files import atomic_file
 
@@ -66,46 +67,32 @@ class Shard:
                 "a vector is not finite", where=f"row {self.ids[row]!r}", expected="finite values", found="NaN or inf"
             )
 
-    def write(self, layout: CacheLayout, index: int) -> ShardRecord:
+    def write(self, layout: CacheLayout, index: int, vector_format: VectorFormat) -> ShardRecord:
         """Write both files atomically and return their record, which the manifest must name for them to count."""
-        vectors = _write(layout.vectors(index), _npy_bytes(self.vectors_nd))
-        table = pa.table(
-            [
-                self.ids,
-                self.text_sha256,
-                self.n_tokens,
-                self.truncated,
-                self.norms,
-            ],
-            schema=ROWS_SCHEMA,
-        )
+        parts = vector_parts(self.ids, self.vectors_nd, vector_format)
+        vectors = write_file(layout.vectors(index, vector_format), parts)
+        columns = [self.ids, self.text_sha256, self.n_tokens, self.truncated, self.norms]
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        metadata = _write(layout.rows(index), [buffer.getbuffer()])
+        pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), buffer, compression="zstd")
+        metadata = write_file(layout.rows(index), [buffer.getbuffer()])
         return ShardRecord(
             rows=len(self.ids),
             vectors=vectors,
             metadata=metadata,
             tokens=int(self.n_tokens.sum()),
             truncated=int(self.truncated.sum()),
-            norm_min=float(self.norms.min(initial=np.inf)) if len(self.norms) else 0.0,
+            norm_min=float(self.norms.min()) if len(self.norms) else 0.0,
             norm_max=float(self.norms.max(initial=0.0)),
         )
 
 
-def _npy_bytes(vectors_nd: NDArray[np.floating]) -> list[memoryview]:
-    header = io.BytesIO()
-    contiguous = np.ascontiguousarray(vectors_nd)
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(contiguous))
-    return [header.getbuffer(), contiguous.reshape(-1).view(np.uint8).data]
-
-
-def _write(path: Path, parts: list[memoryview]) -> FileRecord:
+def write_file(path: Path, parts: list[memoryview]) -> FileRecord:
+    """Write ``parts`` one after the other, atomically, and return the file's record."""
     digest = hashlib.sha256()
     size = 0
     with atomic_file(path) as handle:
         for part in parts:
             handle.write(part)
             digest.update(part)
-            size += memoryview(part).nbytes
-    return FileRecord(bytes=size, sha256=digest.hexdigest())
+            size += part.nbytes
+    return FileRecord(name=path.name, bytes=size, sha256=digest.hexdigest())

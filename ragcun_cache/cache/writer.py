@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
+from ragcun_cache.cache.place import LocalPlace
+from ragcun_cache.cache.reader import read_manifest
 from ragcun_cache.cache.shard import Shard
 from ragcun_cache.errors import CacheError
 
@@ -46,11 +48,11 @@ class CacheWriter:
             raise CacheError("the cache folder cannot be written", where=folder, found=error) from None
         try:
             if self._layout.manifest.exists():
-                found = Manifest.read(self._layout.manifest)
+                found = read_manifest(LocalPlace(self._layout.folder))
                 self._check_same(found)
                 self.manifest = found
             else:
-                self._asked.write(self._layout.manifest)
+                self._asked.write(self._layout)
             self._sweep()
         except BaseException:
             self._lock.release()
@@ -78,11 +80,10 @@ class CacheWriter:
             )
 
     def _sweep(self) -> None:
-        recorded = len(self.manifest.shards)
-        keep = {self._layout.manifest, self._layout.lock}
-        keep |= {path(i) for i in range(recorded) for path in (self._layout.vectors, self._layout.rows)}
+        recorded = {file.name for shard in self.manifest.shards for file in (shard.vectors, shard.metadata)}
         for path in self._layout.folder.iterdir():
-            if path not in keep and path.name.startswith(("vectors-", "rows-", "manifest.json.partial-")):
+            ours = path.name.startswith(("vectors-", "rows-")) or ".partial-" in path.name
+            if ours and path.name not in recorded:
                 path.unlink()
 
     def append(self, shard: Shard) -> None:
@@ -103,9 +104,9 @@ class CacheWriter:
                 found=found,
             )
         try:
-            record = shard.write(self._layout, len(manifest.shards))
+            record = shard.write(self._layout, len(manifest.shards), manifest.format)
             manifest = manifest.model_copy(update={"shards": (*manifest.shards, record)})
-            manifest.write(self._layout.manifest)
+            manifest.write(self._layout)
         except OSError as error:
             raise CacheError(
                 "a shard could not be written; all rows recorded so far are safe",
@@ -132,5 +133,5 @@ class CacheWriter:
         if not manifest.complete:
             update = {"complete": True, "provenance": {**manifest.provenance, **provenance}}
             self.manifest = manifest.model_copy(update=update)
-            self.manifest.write(self._layout.manifest)
+            self.manifest.write(self._layout)
         return self.manifest

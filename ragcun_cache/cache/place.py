@@ -1,0 +1,101 @@
+"""Where a cache is read from: a folder of this machine, or any place that fsspec reaches (``s3://``, ``gs://`` …)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from ragcun_cache.errors import CacheError
+
+
+class Place(Protocol):
+    """A folder that can be read."""
+
+    address: Path | str
+    """The folder, for messages and for opening it again."""
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one file. Raises CacheError if it cannot be read."""
+
+    def local(self, name: str) -> Path | None:
+        """Return the path of a file that can be memory-mapped; None where files are remote."""
+
+
+def place_of(address: Path | str) -> Place:
+    """Return the folder that ``address`` names: remote if it is a URL, else local."""
+    if isinstance(address, str) and "://" in address:
+        return RemotePlace(address)
+    return LocalPlace(Path(address))
+
+
+class LocalPlace:
+    """A folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address: Path | str = folder
+        self._folder = folder
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file; nothing if there is no folder."""
+        try:
+            with os.scandir(self._folder) as entries:
+                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise CacheError("the cache folder cannot be read", where=self._folder, found=error) from None
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one file. Raises CacheError if it cannot be read."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise CacheError("a file of the cache cannot be read", where=self._folder / name, found=error) from None
+
+    def local(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self._folder / name
+
+
+class RemotePlace:
+    """A folder that fsspec reaches. Every file is fetched whole when it is first needed, and not kept."""
+
+    def __init__(self, url: str) -> None:
+        """Find the file system of ``url``; credentials are those that its own tools use.
+
+        Raises:
+            CacheError: no installed package handles this kind of URL.
+        """
+        import fsspec
+
+        self.address: Path | str = url.rstrip("/")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url.rstrip("/"))
+        except (ImportError, ValueError) as error:
+            raise CacheError("no package for this kind of address", where=url, found=error) from None
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file; nothing if there is no such folder."""
+        try:
+            entries: list[dict[str, Any]] = self._files.ls(self._root, detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise CacheError("the remote cache cannot be listed", where=self.address, found=error) from None
+        return {e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"] or 0) for e in entries if e["type"] == "file"}
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one file. Raises CacheError if it cannot be read."""
+        try:
+            return bytes(self._files.cat_file(f"{self._root}/{name}"))
+        except OSError as error:
+            raise CacheError(
+                "a file of the remote cache cannot be read", where=f"{self.address}/{name}", found=error
+            ) from None
+
+    def local(self, name: str) -> None:
+        """Nothing here can be memory-mapped."""
