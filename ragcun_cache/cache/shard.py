@@ -67,18 +67,25 @@ class Shard:
                 "a vector is not finite", where=f"row {self.ids[row]!r}", expected="finite values", found="NaN or inf"
             )
 
-    def write(self, layout: CacheLayout, index: int, vector_format: VectorFormat) -> ShardRecord:
-        """Write both files atomically and return their record, which the manifest must name for them to count."""
-        parts = vector_parts(self.ids, self.vectors_nd, vector_format)
-        vectors = write_file(layout.vectors(index, vector_format), parts)
+    def files(
+        self, layout: CacheLayout, index: int, vector_format: VectorFormat
+    ) -> tuple[tuple[Path, list[memoryview]], tuple[Path, list[memoryview]]]:
+        """Return path and bytes of the vector file and of the rows file, without writing them."""
         columns = [self.ids, self.text_sha256, self.n_tokens, self.truncated, self.norms]
         buffer = io.BytesIO()
         pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), buffer, compression="zstd")
-        metadata = write_file(layout.rows(index), [buffer.getbuffer()])
+        vectors = (layout.vectors(index, vector_format), vector_parts(self.ids, self.vectors_nd, vector_format))
+        return vectors, (layout.rows(index), [buffer.getbuffer()])
+
+    def write(self, layout: CacheLayout, index: int, vector_format: VectorFormat) -> ShardRecord:
+        """Write both files atomically and return their record, which the manifest must name for them to count."""
+        vectors, metadata = self.files(layout, index, vector_format)
+        for path, parts in (vectors, metadata):
+            write_parts(path, parts)
         return ShardRecord(
             rows=len(self.ids),
-            vectors=vectors,
-            metadata=metadata,
+            vectors=file_record(*vectors),
+            metadata=file_record(*metadata),
             tokens=int(self.n_tokens.sum()),
             truncated=int(self.truncated.sum()),
             norm_min=float(self.norms.min()) if len(self.norms) else 0.0,
@@ -86,13 +93,16 @@ class Shard:
         )
 
 
-def write_file(path: Path, parts: list[memoryview]) -> FileRecord:
-    """Write ``parts`` one after the other, atomically, and return the file's record."""
+def file_record(path: Path, parts: list[memoryview]) -> FileRecord:
+    """Return name, size and sha256 of the file that ``parts`` make."""
     digest = hashlib.sha256()
-    size = 0
+    for part in parts:
+        digest.update(part)
+    return FileRecord(name=path.name, bytes=sum(part.nbytes for part in parts), sha256=digest.hexdigest())
+
+
+def write_parts(path: Path, parts: list[memoryview]) -> None:
+    """Write ``parts`` one after the other, atomically."""
     with atomic_file(path) as handle:
         for part in parts:
             handle.write(part)
-            digest.update(part)
-            size += part.nbytes
-    return FileRecord(name=path.name, bytes=size, sha256=digest.hexdigest())

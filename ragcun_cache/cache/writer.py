@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +18,30 @@ from ragcun_cache.cache.shard import Shard
 from ragcun_cache.errors import CacheError
 
 
+@contextmanager
+def writer_lock(layout: CacheLayout) -> Iterator[None]:
+    """Hold the lock of the one process that may write. The kernel drops it when its owner dies.
+
+    Raises:
+        CacheError: another process has it, or the folder cannot be written.
+    """
+    folder = layout.folder
+    lock = FileLock(layout.lock)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CacheError(
+            "another process is writing this cache", where=folder, fix="wait for it to end, then run this again"
+        ) from None
+    except OSError as error:
+        raise CacheError("the cache folder cannot be written", where=folder, found=error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class CacheWriter:
     """Appends shards to one cache, holding its lock. Use as a context manager.
 
@@ -27,7 +53,7 @@ class CacheWriter:
         """Prepare to create or resume the cache that ``asked`` (a manifest without shards) describes."""
         self._layout = layout
         self._asked = asked
-        self._lock = FileLock(layout.lock)
+        self._lock = writer_lock(layout)
         self.manifest = asked
 
     def __enter__(self) -> CacheWriter:
@@ -36,16 +62,7 @@ class CacheWriter:
         Raises:
             CacheError: another process writes here, the cache is of another spec, or the folder cannot be written.
         """
-        folder = self._layout.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise CacheError(
-                "another process is writing this cache", where=folder, fix="wait for it to end, then run this again"
-            ) from None
-        except OSError as error:
-            raise CacheError("the cache folder cannot be written", where=folder, found=error) from None
+        self._lock.__enter__()
         try:
             if self._layout.manifest.exists():
                 found = read_manifest(LocalPlace(self._layout.folder))
@@ -54,15 +71,15 @@ class CacheWriter:
             else:
                 self._asked.write(self._layout)
             self._sweep()
-        except BaseException:
-            self._lock.release()
+        except BaseException as error:
+            self._lock.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._lock.__exit__(kind, error, traceback)
 
     def _check_same(self, found: Manifest) -> None:
         asked = self._asked

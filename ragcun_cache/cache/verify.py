@@ -1,0 +1,222 @@
+"""Whether the bytes of a cache are still those that were written, and putting back the shards where they are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout
+from ragcun_cache.cache.manifest import FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
+from ragcun_cache.cache.reader import EmbeddingCache
+from ragcun_cache.cache.shard import ROWS_SCHEMA, Shard, file_record, write_parts
+from ragcun_cache.cache.writer import writer_lock
+from ragcun_cache.errors import CacheError
+from ragcun_cache.files import sha256_file
+
+# Rounding to float16 moves the norm of a unit vector by less than this; a vector of another kind is far outside.
+_NORM_TOLERANCE = 5e-3
+_NORM_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with a cache.
+
+    Attributes:
+        file: name of the file.
+        shard: number of the shard that it belongs to, None for the manifest.
+        problem: what is wrong, in words.
+    """
+
+    file: str
+    shard: int | None
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem}"
+
+
+def verify(folder: Path, *, expected_ids: Iterable[str] | None = None) -> list[Damage]:
+    """Read every byte of a cache and return what is wrong with it; nothing if it is sound.
+
+    Checked: the manifest and its copy, that the folder is named as it says, completeness; size and sha256 of every file;
+    columns and number of rows; that ids are unique and, given ``expected_ids``, those of the collection in its order;
+    that all values are finite and all vectors of unit norm.
+
+    Args:
+        folder: the cache.
+        expected_ids: identifiers of the collection, in its order.
+    """
+    layout = CacheLayout(folder)
+    manifest, damages = _verify_manifest(layout)
+    if manifest is None:
+        return damages
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # sha256 and numpy let go of the interpreter, so shards are checked side by side.
+        for found in pool.map(lambda index: _verify_shard(layout, manifest, index), range(len(manifest.shards))):
+            damages += found
+    if not any(damage.shard is not None for damage in damages):
+        damages += _verify_ids(layout, manifest, expected_ids)
+    return damages
+
+
+def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Shard]) -> list[str]:
+    """Put back what ``verify`` found, writing nothing else, and return a line for each thing that was done.
+
+    Args:
+        folder: the cache.
+        damages: as ``verify`` returned them.
+        shard_at: encodes the rows of the shard of this number again.
+
+    Raises:
+        CacheError: both copies of the manifest are damaged, or another process writes here.
+    """
+    layout = CacheLayout(folder)
+    damages = list(damages)
+    done: list[str] = []
+    with writer_lock(layout):
+        manifest, manifest_damages = _verify_manifest(layout)
+        if manifest is None:
+            raise CacheError(
+                "both copies of the manifest are damaged, so nothing says what the bytes should be",
+                where=folder,
+                fix="remove the folder and encode again",
+            )
+        if any(damage.file in (layout.manifest.name, layout.manifest_copy.name) for damage in manifest_damages):
+            manifest.write(layout)
+            done.append("manifest restored from its sound copy")
+        for index in sorted({damage.shard for damage in damages if damage.shard is not None}):
+            damaged = {damage.file for damage in damages if damage.shard == index}
+            manifest, line = _repair_shard(layout, manifest, index, shard_at(index), damaged)
+            done.append(line)
+    return done
+
+
+def _repair_shard(
+    layout: CacheLayout, manifest: Manifest, index: int, shard: Shard, damaged: set[str]
+) -> tuple[Manifest, str]:
+    old = manifest.shards[index]
+    vector_format = "memmap" if old.vectors.name.endswith(".npy") else "parquet"
+    files = shard.files(layout, index, vector_format)
+    if [file_record(path, parts) for path, parts in files] == [old.vectors, old.metadata]:
+        for path, parts in files:
+            if path.name in damaged:
+                write_parts(path, parts)
+        return manifest, f"shard {index}: encoded again, byte for byte what it was"
+    record = shard.write(layout, index, vector_format)
+    shards = (*manifest.shards[:index], record, *manifest.shards[index + 1 :])
+    manifest = manifest.model_copy(update={"shards": shards})
+    manifest.write(layout)
+    return manifest, f"shard {index}: encoded again; other bytes than before, as library versions or machine differ"
+
+
+def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]]:
+    """Return the manifest, from its copy if need be, and what is wrong with either."""
+    found: dict[Path, Manifest] = {}
+    damages: list[Damage] = []
+    for path in (layout.manifest, layout.manifest_copy):
+        try:
+            found[path] = Manifest.parse(path.read_bytes(), path)
+        except OSError as error:
+            damages.append(Damage(path.name, None, f"cannot be read ({error.strerror})"))
+        except CacheError as error:
+            damages.append(Damage(path.name, None, error.problem))
+    if len(found) == 2 and found[layout.manifest] != found[layout.manifest_copy]:
+        # A crash between the two writes leaves the copy one step behind, never ahead.
+        damages.append(Damage(layout.manifest_copy.name, None, "differs from manifest.json"))
+        if found[layout.manifest_copy].rows > found[layout.manifest].rows:
+            damages.append(Damage(layout.manifest.name, None, "is older than its copy"))
+            del found[layout.manifest]
+    manifest = found.get(layout.manifest) or found.get(layout.manifest_copy)
+    if manifest is None:
+        return None, damages
+    if not manifest.complete:
+        rows = f"{manifest.rows:,} of {manifest.total_rows:,} rows"
+        damages.append(Damage(layout.manifest.name, None, f"is not complete ({rows}); encode again, it goes on"))
+    named = f"{manifest.role}-{manifest.fingerprint[:FINGERPRINT_DIGITS]}-{manifest.content_sha256[:CONTENT_DIGITS]}"
+    if layout.folder.name != named:
+        damages.append(Damage(layout.manifest.name, None, f"belongs into a folder named {named}"))
+    if (spec_fingerprint(manifest.spec), encoder_fingerprint(manifest.spec)) != (
+        manifest.fingerprint,
+        manifest.encoder,
+    ):
+        damages.append(Damage(layout.manifest.name, None, "its fingerprint is not that of its spec"))
+    return manifest, damages
+
+
+def _verify_shard(layout: CacheLayout, manifest: Manifest, index: int) -> list[Damage]:
+    record = manifest.shards[index]
+    damages = [
+        Damage(file.name, index, problem)
+        for file in (record.vectors, record.metadata)
+        if (problem := _wrong_bytes(layout.folder / file.name, file))
+    ]
+    if damages:
+        return damages
+    # The bytes are those that were written; what follows says whether they should ever have been.
+    try:
+        cache = EmbeddingCache(layout.folder, allow_incomplete=True)
+        table = cache.rows_table(index)
+        vectors_nd = cache.shard(index)
+    except CacheError as error:
+        return [Damage(record.vectors.name, index, error.problem)]
+    if not table.schema.equals(ROWS_SCHEMA) or len(table) != record.rows:
+        damages.append(Damage(record.metadata.name, index, "has other columns or rows than it should"))
+        return damages
+    if problem := _wrong_values(vectors_nd, table.column("norm").to_numpy()):
+        damages.append(Damage(record.vectors.name, index, problem))
+    return damages
+
+
+def _wrong_bytes(path: Path, file: FileRecord) -> str | None:
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"{size:,} bytes instead of {file.bytes:,}"
+        if sha256_file(path) != file.sha256:
+            return "its sha256 is not the recorded one"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def _wrong_values(vectors_nd: NDArray[np.floating], norms: NDArray[np.float32]) -> str | None:
+    for start in range(0, len(vectors_nd), _NORM_BLOCK_ROWS):
+        block_nd = vectors_nd[start : start + _NORM_BLOCK_ROWS].astype(np.float32)
+        length_n = np.sqrt(np.einsum("nd,nd->n", block_nd, block_nd))
+        if not np.isfinite(length_n).all():
+            return f"row {start + int(np.flatnonzero(~np.isfinite(length_n))[0])} is not finite"
+        wrong = np.abs(length_n - 1.0) > _NORM_TOLERANCE
+        wrong &= norms[start : start + len(block_nd)] > 0
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            return f"row {start + row} has norm {length_n[row]:.4f} instead of 1"
+    return None
+
+
+def _verify_ids(layout: CacheLayout, manifest: Manifest, expected_ids: Iterable[str] | None) -> list[Damage]:
+    cache = EmbeddingCache(layout.folder, allow_incomplete=True)
+    hashes = []
+    expected = iter(expected_ids) if expected_ids is not None else None
+    for index, record in enumerate(manifest.shards):
+        column = cache.rows_table(index, ["id"]).column("id")
+        hashes.append(pl.Series(pl.from_arrow(column)).hash().to_numpy())
+        if expected is not None:
+            for row, identifier in enumerate(column.to_pylist()):
+                wanted = next(expected, None)
+                if wanted != identifier:
+                    problem = f"row {row} is {identifier!r}, the collection has {wanted!r} there"
+                    return [Damage(record.metadata.name, index, problem)]
+    every = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    if (every[1:] == every[:-1]).any() and len(set(cache.ids)) != len(cache.ids):
+        return [Damage(layout.manifest.name, None, "an id stands in more than one row")]
+    return []
