@@ -5,16 +5,20 @@ from ragcun_cache.cache.manifest import Manifest, ShardRecord
 from ragcun_cache.cache.pair import CachePair, list_caches, open_pair
 from ragcun_cache.cache.reader import EmbeddingCache
 from ragcun_cache.cache.shard import Shard
+from ragcun_cache.cache.verify import Damage, repair, verify
 from ragcun_cache.cache.writer import CacheWriter
 
 __all__ = [
     "CacheLayout",
     "CachePair",
     "CacheWriter",
+    "Damage",
     "EmbeddingCache",
     "Manifest",
     "Shard",
     "ShardRecord",
     "list_caches",
     "open_pair",
+    "repair",
+    "verify",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout
+from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
 from ragcun_cache.cache.reader import EmbeddingCache
 from ragcun_cache.cache.shard import ROWS_SCHEMA, Shard, file_record, write_parts
@@ -46,8 +46,8 @@ class Damage:
 def verify(folder: Path, *, expected_ids: Iterable[str] | None = None) -> list[Damage]:
     """Read every byte of a cache and return what is wrong with it; nothing if it is sound.
 
-    Checked: the manifest and its copy, that the folder is named as it says, completeness; size and sha256 of every file;
-    columns and number of rows; that ids are unique and, given ``expected_ids``, those of the collection in its order;
+    Checked: the manifest and its copy, that the folder is named as it says, completeness; size and sha256 of every
+    file; columns and number of rows; that ids are unique and, given ``expected_ids``, those of the collection in its order;
     that all values are finite and all vectors of unit norm.
 
     Args:
@@ -82,14 +82,15 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
     damages = list(damages)
     done: list[str] = []
     with writer_lock(layout):
-        manifest, manifest_damages = _verify_manifest(layout)
+        manifest, _ = _verify_manifest(layout)
         if manifest is None:
             raise CacheError(
                 "both copies of the manifest are damaged, so nothing says what the bytes should be",
                 where=folder,
                 fix="remove the folder and encode again",
             )
-        if any(damage.file in (layout.manifest.name, layout.manifest_copy.name) for damage in manifest_damages):
+        copies = (layout.manifest, layout.manifest_copy)
+        if any(not path.exists() or path.read_bytes() != manifest.to_bytes() for path in copies):
             manifest.write(layout)
             done.append("manifest restored from its sound copy")
         for index in sorted({damage.shard for damage in damages if damage.shard is not None}):
@@ -103,7 +104,7 @@ def _repair_shard(
     layout: CacheLayout, manifest: Manifest, index: int, shard: Shard, damaged: set[str]
 ) -> tuple[Manifest, str]:
     old = manifest.shards[index]
-    vector_format = "memmap" if old.vectors.name.endswith(".npy") else "parquet"
+    vector_format: VectorFormat = "memmap" if old.vectors.name.endswith(".npy") else "parquet"
     files = shard.files(layout, index, vector_format)
     if [file_record(path, parts) for path, parts in files] == [old.vectors, old.metadata]:
         for path, parts in files:
