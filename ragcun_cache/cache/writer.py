@@ -42,6 +42,15 @@ def writer_lock(layout: CacheLayout) -> Iterator[None]:
         lock.release()
 
 
+def sweep(layout: CacheLayout, manifest: Manifest) -> None:
+    """Remove what a crash left: partial files, and shards that ``manifest`` does not name. The caller holds the lock."""
+    recorded = {file.name for shard in manifest.shards for file in (shard.vectors, shard.metadata)}
+    for path in layout.folder.iterdir():
+        ours = path.name.startswith(("vectors-", "rows-")) or ".partial-" in path.name
+        if ours and path.name not in recorded:
+            path.unlink()
+
+
 class CacheWriter:
     """Appends shards to one cache, holding its lock. Use as a context manager.
 
@@ -70,7 +79,7 @@ class CacheWriter:
                 self.manifest = found
             else:
                 self._asked.write(self._layout)
-            self._sweep()
+            sweep(self._layout, self.manifest)
         except BaseException as error:
             self._lock.__exit__(type(error), error, error.__traceback__)
             raise
@@ -95,13 +104,6 @@ class CacheWriter:
                 where=self._layout.folder,
                 found="; ".join(differences),
             )
-
-    def _sweep(self) -> None:
-        recorded = {file.name for shard in self.manifest.shards for file in (shard.vectors, shard.metadata)}
-        for path in self._layout.folder.iterdir():
-            ours = path.name.startswith(("vectors-", "rows-")) or ".partial-" in path.name
-            if ours and path.name not in recorded:
-                path.unlink()
 
     def append(self, shard: Shard) -> None:
         """Write ``shard`` after the last one: both files durable first, then the manifest that names them.

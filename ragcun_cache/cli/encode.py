@@ -29,6 +29,9 @@ def encode(
         int | None, typer.Option(help="Padded tokens in one forward pass: more needs more memory.")
     ] = None,
     shard_rows: Annotated[int | None, typer.Option(help="Rows that become durable together.")] = None,
+    vector_format: Annotated[
+        str, typer.Option("--format", help="Of the vector files of a new cache: memmap, parquet.")
+    ] = "memmap",
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Encode the queries and passages of collections into verified caches; what is cached is never encoded again."""
@@ -48,6 +51,7 @@ def encode(
         passage_prompt=passage_prompt,
         batch_tokens=batch_tokens,
         shard_rows=shard_rows,
+        format=vector_format,
     )
     home = Home.default()
     records: list[dict[str, Any]] = []

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ragcun_cache.cache.layout import VectorFormat
+
 DEFAULT_MODEL = "all-mpnet-base-v2"
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -34,3 +36,5 @@ class EncodeConfig(BaseModel):
     """Padded tokens in one forward pass; None: what suits the device."""
     shard_rows: int | None = Field(default=None, ge=1)
     """Rows that become durable together; None: by the size of the collection."""
+    format: VectorFormat = "memmap"
+    """Of the vector files of a cache that is new; one that is there keeps its own until it is converted."""

@@ -84,6 +84,7 @@ def encode_collection(collection: Collection, home: Home, config: EncodeConfig) 
             encoder=spec.encoder,
             dim=backend.dim,
             dtype=spec.storage_dtype,
+            format=config.format,
             shard_rows=config.shard_rows or _shard_rows(total_rows),
             total_rows=total_rows,
             provenance=_provenance(config, backend),
