@@ -43,7 +43,7 @@ def writer_lock(layout: CacheLayout) -> Iterator[None]:
 
 
 def sweep(layout: CacheLayout, manifest: Manifest) -> None:
-    """Remove what a crash left: partial files, and shards that ``manifest`` does not name. The caller holds the lock."""
+    """Remove what a crash left: partial files, and shards that ``manifest`` does not name. The caller has the lock."""
     recorded = {file.name for shard in manifest.shards for file in (shard.vectors, shard.metadata)}
     for path in layout.folder.iterdir():
         ours = path.name.startswith(("vectors-", "rows-")) or ".partial-" in path.name
