@@ -1,0 +1,1 @@
+"""Speed, measured beside named peers: ``python -m benchmarks [NAME …]`` writes ``docs/benchmarks.md``."""
