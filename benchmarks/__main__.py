@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.circumstances import circumstances
+from benchmarks.circumstances import Circumstances
 from benchmarks.page import write_sections
 from benchmarks.setting import Setting
 from ragcun_cache.errors import RagcunCacheError, unknown_choice
@@ -42,11 +42,11 @@ def main(
 def section(name: str, home: Home, rows: int | None) -> str:
     """Run the benchmark ``name`` and return its section; its files are removed."""
     benchmark = import_module(f"benchmarks.{name}")
-    when = circumstances(benchmark.PACKAGES)
+    circumstances = Circumstances(benchmark.PACKAGES)
     home.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.root, prefix=".benchmark-") as scratch:
         body = benchmark.run(Setting(home, Path(scratch), rows))
-    return f"## {benchmark.TITLE} (`{name}`)\n\n{body}\n\n{when}"
+    return f"## {benchmark.TITLE} (`{name}`)\n\n{body}\n\n{circumstances.line()}"
 
 
 if __name__ == "__main__":

@@ -94,7 +94,6 @@ def _checks(folder: Path) -> dict[str, Callable[[], object]]:
 
     peers = {
         "b3sum": ("b3sum", ("xargs", "-0", "b3sum")),
-        "sha256sum, one process": ("sha256sum", ("xargs", "-0", "sha256sum")),
         f"sha256sum, {cores} processes": ("sha256sum", ("xargs", "-0", "-n", "1", "-P", cores, "sha256sum")),
         "dd, one process": (
             "dd",

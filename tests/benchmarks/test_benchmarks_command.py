@@ -30,7 +30,9 @@ def test_a_benchmark_writes_its_section_and_leaves_no_file(command: typer.Typer,
     sections = read_sections(page)
     assert sections["train"] == "kept"
     assert "| cache, memmap |" in sections["cache_read"]
-    assert all(fact in sections["cache_read"] for fact in ("cores", "load average", "numpy", "commit", " UTC"))
+    assert all(
+        fact in sections["cache_read"] for fact in ("cores", "load average", "meanwhile", "numpy", "commit", " UTC")
+    )
     assert list((tmp_path / "data").iterdir()) == []
 
 
