@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,32 +72,46 @@ class RemotePlace:
         Raises:
             CacheError: no installed package handles this kind of URL.
         """
-        import fsspec
-
         self.address: Path | str = url.rstrip("/")
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(url.rstrip("/"))
-        except (ImportError, ValueError) as error:
-            raise CacheError("no package for this kind of address", where=url, found=error) from None
+        self._files, self._root = open_file_system(url)
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file; nothing if there is no such folder."""
-        try:
-            entries: list[dict[str, Any]] = self._files.ls(self._root, detail=True, refresh=True)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise CacheError("the remote cache cannot be listed", where=self.address, found=error) from None
+        with remote_errors("the remote cache cannot be listed", self.address):
+            try:
+                entries: list[dict[str, Any]] = self._files.ls(self._root, detail=True, refresh=True)
+            except FileNotFoundError:
+                return {}
         return {e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"] or 0) for e in entries if e["type"] == "file"}
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file. Raises CacheError if it cannot be read."""
-        try:
+        with remote_errors("a file of the remote cache cannot be read", f"{self.address}/{name}"):
             return bytes(self._files.cat_file(f"{self._root}/{name}"))
-        except OSError as error:
-            raise CacheError(
-                "a file of the remote cache cannot be read", where=f"{self.address}/{name}", found=error
-            ) from None
 
     def local(self, name: str) -> None:
         """Nothing here can be memory-mapped."""
+
+
+def open_file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of ``url`` and the path that ``url`` has in it.
+
+    Raises:
+        CacheError: no installed package handles this kind of URL, or it has no access.
+    """
+    import fsspec
+
+    with remote_errors("no access to this kind of address", url):
+        files, root = fsspec.core.url_to_fs(url.rstrip("/"))
+    return files, str(root)
+
+
+@contextmanager
+def remote_errors(problem: str, where: Path | str) -> Iterator[None]:
+    """Turn whatever a file system raises into a CacheError."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except Exception as error:  # Each file system has errors of its own kinds; most are no OSError.
+        raise CacheError(problem, where=where, found=f"{type(error).__name__}: {error}") from error
