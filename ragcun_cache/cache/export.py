@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache.convert import check_file
 from ragcun_cache.cache.reader import EmbeddingCache
-from ragcun_cache.errors import CacheError, unknown_choice
+from ragcun_cache.errors import CacheError
 from ragcun_cache.files import sync_folder, write_json
 from ragcun_cache.progress import progress
 
 ExportFormat = Literal["npy", "parquet", "safetensors", "hf-dataset"]
-_SUFFIXES = {"npy": ".npy", "parquet": ".parquet", "safetensors": ".safetensors", "hf-dataset": ""}
+EXPORT_SUFFIXES: dict[ExportFormat, str] = {
+    "npy": ".npy",
+    "parquet": ".parquet",
+    "safetensors": ".safetensors",
+    "hf-dataset": "",
+}
 _SAFETENSORS_DTYPES = {"float16": "F16", "float32": "F32"}
 # What `datasets` writes into a folder: nothing else is ever replaced as one.
 _DATASET_MARK = "dataset_info.json"
@@ -44,12 +49,9 @@ def export(cache: EmbeddingCache, to: ExportFormat, out: Path, *, force: bool = 
     Raises:
         CacheError: something is at ``out`` and ``force`` is not set, a shard is damaged, the disk is full or failing,
             or the package ``datasets`` is absent.
-        ConfigError: no such format.
     """
-    if to not in get_args(ExportFormat):
-        raise unknown_choice("export format", to, get_args(ExportFormat))
-    name = out.name.removesuffix(_SUFFIXES[to])
-    out = out.with_name(name + _SUFFIXES[to])
+    name = out.name.removesuffix(EXPORT_SUFFIXES[to])
+    out = out.with_name(name + EXPORT_SUFFIXES[to])
     ids_path, provenance_path = out.with_name(f"{name}.ids.json"), out.with_name(f"{name}.provenance.json")
     beside = [ids_path, provenance_path] if to in ("npy", "safetensors") else [provenance_path]
     _refuse_to_overwrite(out, beside, folder=to == "hf-dataset", force=force)

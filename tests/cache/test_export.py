@@ -10,7 +10,7 @@ import pytest
 
 from ragcun_cache.cache import EmbeddingCache
 from ragcun_cache.cache.export import export
-from ragcun_cache.errors import CacheError, ConfigError
+from ragcun_cache.errors import CacheError
 from ragcun_cache.role import Role
 
 
@@ -113,8 +113,3 @@ def test_damage_is_found_and_nothing_is_left(cache_of, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="a shard is damaged"):
         export(EmbeddingCache(folder), "npy", tmp_path / "out" / "x.npy")
     assert not list((tmp_path / "out").iterdir())
-
-
-def test_an_unknown_format_is_named(cache: EmbeddingCache, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="one of hf-dataset, npy, parquet, safetensors"):
-        export(cache, "csv", tmp_path / "out")
