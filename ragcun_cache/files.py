@@ -22,13 +22,21 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and whatever is missing above it, every new name durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a partial file beside ``path``; on success it is fsynced and renamed to ``path``, on error removed.
 
     A reader sees the old content or the new, never a mixture, whatever byte a crash comes at.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as handle:

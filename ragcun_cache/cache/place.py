@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,13 +43,19 @@ class LocalPlace:
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file; nothing if there is no folder."""
+        sizes: dict[str, int] = {}
         try:
             with os.scandir(self._folder) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+                for entry in entries:
+                    # A writer's partial file may get its final name between being listed and being measured.
+                    with suppress(FileNotFoundError):
+                        if entry.is_file():
+                            sizes[entry.name] = entry.stat().st_size
         except FileNotFoundError:
-            return {}
+            pass
         except OSError as error:
             raise CacheError("the cache folder cannot be read", where=self._folder, found=error) from None
+        return sizes
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file. Raises CacheError if it cannot be read."""

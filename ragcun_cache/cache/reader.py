@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 MANIFEST_NAME = "manifest.json"
+MANIFEST_COPY_NAME = "manifest.copy.json"
 
 
 def read_manifest(place: Place) -> Manifest:
@@ -33,9 +34,17 @@ def read_manifest(place: Place) -> Manifest:
     Raises:
         CacheError: there is none, or it is damaged.
     """
-    if place.sizes().get(MANIFEST_NAME) is None:
-        raise CacheError("there is no cache here", where=place.address, expected=f"a {MANIFEST_NAME}")
-    return Manifest.parse(place.read(MANIFEST_NAME), f"{place.address}/{MANIFEST_NAME}")
+    try:
+        content = place.read(MANIFEST_NAME)
+    except CacheError:
+        names = place.sizes()
+        if MANIFEST_NAME in names:
+            raise
+        if MANIFEST_COPY_NAME in names:
+            fix = f"ragcun-cache caches verify --repair {place.address}"
+            raise CacheError("the manifest is missing, its copy is not", where=place.address, fix=fix) from None
+        raise CacheError("there is no cache here", where=place.address, expected=f"a {MANIFEST_NAME}") from None
+    return Manifest.parse(content, f"{place.address}/{MANIFEST_NAME}")
 
 
 class EmbeddingCache:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +17,7 @@ from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import read_manifest
 from ragcun_cache.cache.shard import Shard
 from ragcun_cache.errors import CacheError
+from ragcun_cache.files import make_folder
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def writer_lock(layout: CacheLayout) -> Iterator[None]:
     folder = layout.folder
     lock = FileLock(layout.lock)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock.acquire(timeout=0)
     except Timeout:
         raise CacheError(
@@ -40,6 +42,20 @@ def writer_lock(layout: CacheLayout) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a CacheError: every write is atomic, so what was recorded before still stands."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            "the cache could not be written; all rows recorded so far are safe",
+            where=folder,
+            found=error,
+            fix="make room or mend the folder, then run the same command again: it goes on from here",
+        ) from error
 
 
 def sweep(layout: CacheLayout, manifest: Manifest) -> None:
@@ -69,17 +85,20 @@ class CacheWriter:
         """Take the lock, compare with what is there, sweep unfinished files.
 
         Raises:
-            CacheError: another process writes here, the cache is of another spec, or the folder cannot be written.
+            CacheError: another process writes here, the cache is of another spec or its manifest is damaged, or the
+                folder cannot be written.
         """
         self._lock.__enter__()
         try:
-            if self._layout.manifest.exists():
-                found = read_manifest(LocalPlace(self._layout.folder))
-                self._check_same(found)
-                self.manifest = found
-            else:
-                self._asked.write(self._layout)
-            sweep(self._layout, self.manifest)
+            with _disk_errors(self._layout.folder):
+                if self._layout.manifest.exists() or self._layout.manifest_copy.exists():
+                    found = read_manifest(LocalPlace(self._layout.folder))
+                    self._check_same(found)
+                    self._bring_copy_along(found)
+                    self.manifest = found
+                else:
+                    self._asked.write(self._layout)
+                sweep(self._layout, self.manifest)
         except BaseException as error:
             self._lock.__exit__(type(error), error, error.__traceback__)
             raise
@@ -105,6 +124,24 @@ class CacheWriter:
                 found="; ".join(differences),
             )
 
+    def _bring_copy_along(self, found: Manifest) -> None:
+        """Write the copy that a crash left behind. A copy that is ahead names shards that would be swept: refuse."""
+        path = self._layout.manifest_copy
+        try:
+            copy = Manifest.parse(path.read_bytes(), path)
+        except (FileNotFoundError, CacheError):
+            copy = None
+        if copy is not None and (copy.rows, copy.complete) > (found.rows, found.complete):
+            raise CacheError(
+                "the manifest is older than its copy",
+                where=self._layout.manifest,
+                expected=f"{copy.rows} rows",
+                found=f"{found.rows} rows",
+                fix=f"ragcun-cache caches verify --repair {self._layout.folder}",
+            )
+        if copy != found:
+            found.write(self._layout)
+
     def append(self, shard: Shard) -> None:
         """Write ``shard`` after the last one: both files durable first, then the manifest that names them.
 
@@ -122,24 +159,17 @@ class CacheWriter:
                 expected="no more rows, it is complete" if manifest.complete else f"rows, dim, dtype {expected}",
                 found=found,
             )
-        try:
+        with _disk_errors(self._layout.folder):
             record = shard.write(self._layout, len(manifest.shards), manifest.format)
             manifest = manifest.model_copy(update={"shards": (*manifest.shards, record)})
             manifest.write(self._layout)
-        except OSError as error:
-            raise CacheError(
-                "a shard could not be written; all rows recorded so far are safe",
-                where=self._layout.folder,
-                found=error,
-                fix="make room or mend the folder, then run the same command again: it goes on from here",
-            ) from error
         self.manifest = manifest
 
     def finish(self, **provenance: Any) -> Manifest:
         """Mark the cache complete, keeping ``provenance`` (versions, device, seconds) with it.
 
         Raises:
-            CacheError: rows are missing.
+            CacheError: rows are missing, or the disk is full or failing.
         """
         manifest = self.manifest
         if manifest.rows != manifest.total_rows:
@@ -151,6 +181,8 @@ class CacheWriter:
             )
         if not manifest.complete:
             update = {"complete": True, "provenance": {**manifest.provenance, **provenance}}
-            self.manifest = manifest.model_copy(update=update)
-            self.manifest.write(self._layout)
-        return self.manifest
+            manifest = manifest.model_copy(update=update)
+            with _disk_errors(self._layout.folder):
+                manifest.write(self._layout)
+            self.manifest = manifest
+        return manifest
