@@ -10,7 +10,7 @@ from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import file_record, write_parts
 from ragcun_cache.cache.vectors import vector_parts
-from ragcun_cache.cache.writer import sweep, writer_lock
+from ragcun_cache.cache.writer import bring_copy_along, sweep, writer_lock
 from ragcun_cache.errors import CacheError
 from ragcun_cache.files import sha256_file
 from ragcun_cache.progress import progress
@@ -39,6 +39,7 @@ def convert(folder: Path, vector_format: VectorFormat) -> int:
         suffix = f".{VECTOR_SUFFIXES[vector_format]}"
         pending = [index for index, shard in enumerate(manifest.shards) if not shard.vectors.name.endswith(suffix)]
         try:
+            bring_copy_along(layout, manifest)
             sweep(layout, manifest)
             # Before the first shard, so that a cache of no shards is converted too.
             if manifest.format != vector_format:

@@ -67,6 +67,25 @@ def sweep(layout: CacheLayout, manifest: Manifest) -> None:
             path.unlink()
 
 
+def bring_copy_along(layout: CacheLayout, found: Manifest) -> None:
+    """Write the copy that a crash left behind. A copy that is ahead names shards that would be swept: refuse."""
+    path = layout.manifest_copy
+    try:
+        copy = Manifest.parse(path.read_bytes(), path)
+    except (FileNotFoundError, CacheError):
+        copy = None
+    if copy is not None and (copy.rows, copy.complete) > (found.rows, found.complete):
+        raise CacheError(
+            "the manifest is older than its copy",
+            where=layout.manifest,
+            expected=f"{copy.rows} rows",
+            found=f"{found.rows} rows",
+            fix=f"ragcun-cache caches verify --repair {layout.folder}",
+        )
+    if copy != found:
+        found.write(layout)
+
+
 class CacheWriter:
     """Appends shards to one cache, holding its lock. Use as a context manager.
 
@@ -94,7 +113,7 @@ class CacheWriter:
                 if self._layout.manifest.exists() or self._layout.manifest_copy.exists():
                     found = read_manifest(LocalPlace(self._layout.folder))
                     self._check_same(found)
-                    self._bring_copy_along(found)
+                    bring_copy_along(self._layout, found)
                     self.manifest = found
                 else:
                     self._asked.write(self._layout)
@@ -123,24 +142,6 @@ class CacheWriter:
                 where=self._layout.folder,
                 found="; ".join(differences),
             )
-
-    def _bring_copy_along(self, found: Manifest) -> None:
-        """Write the copy that a crash left behind. A copy that is ahead names shards that would be swept: refuse."""
-        path = self._layout.manifest_copy
-        try:
-            copy = Manifest.parse(path.read_bytes(), path)
-        except (FileNotFoundError, CacheError):
-            copy = None
-        if copy is not None and (copy.rows, copy.complete) > (found.rows, found.complete):
-            raise CacheError(
-                "the manifest is older than its copy",
-                where=self._layout.manifest,
-                expected=f"{copy.rows} rows",
-                found=f"{found.rows} rows",
-                fix=f"ragcun-cache caches verify --repair {self._layout.folder}",
-            )
-        if copy != found:
-            found.write(self._layout)
 
     def append(self, shard: Shard) -> None:
         """Write ``shard`` after the last one: both files durable first, then the manifest that names them.

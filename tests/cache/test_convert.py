@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,10 @@ from ragcun_cache.cache import CacheLayout, EmbeddingCache
 from ragcun_cache.cache.convert import convert
 from ragcun_cache.cache.verify import verify
 from ragcun_cache.cache.writer import writer_lock
+from ragcun_cache.collections import Collection
+from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.errors import CacheError
+from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -59,49 +63,63 @@ def test_there_and_back_changes_no_bit(rows: int, dtype: type, ids: list[str], c
         assert content_of(folder) == before
 
 
-class Cut(BaseException):
-    """A stop that no code of ours catches by kind."""
+class Dead(BaseException):
+    """From here on nothing touches the disk, not even cleaning up, as after a SIGKILL."""
 
 
-def test_a_cut_at_any_step_leaves_a_whole_cache_and_goes_on(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+def convert_and_die(folder: Path, target: str, at: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Convert until the ``at``-th sync, rename or removal; return whether it was done before that."""
+    done = 0
+
+    def counted(step):
+        def run(*args, **kwargs):
+            nonlocal done
+            done += 1
+            if done >= at:
+                raise Dead
+            return step(*args, **kwargs)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        try:
+            convert(folder, target)
+        except Dead:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("target", ["parquet", "memmap"])
+def test_a_crash_at_any_step_leaves_a_whole_cache_and_converting_goes_on(
+    cache_folder: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected_nd = EmbeddingCache(cache_folder).array()
-    steps = {"replace": Path.replace, "unlink": Path.unlink}
-    cuts = 0
-    for target in ("parquet", "memmap"):
-        for at in range(1, 40):
-            done = 0
-
-            def counted(step: str, at: int = at):
-                def run(*args, **kwargs):
-                    nonlocal done
-                    done += 1
-                    if done == at:
-                        raise Cut
-                    return steps[step](*args, **kwargs)
-
-                return run
-
-            with monkeypatch.context() as patch:
-                for step in steps:
-                    patch.setattr(Path, step, counted(step))
-                try:
-                    convert(cache_folder, target)
-                    finished = True
-                except Cut:
-                    finished, cuts = False, cuts + 1
-            np.testing.assert_array_equal(EmbeddingCache(cache_folder).array(), expected_nd)
-            if finished:
-                break
-        assert finished
-        convert(cache_folder, target)
-        named = {
-            name for s in EmbeddingCache(cache_folder).manifest.shards for name in (s.vectors.name, s.metadata.name)
-        }
-        left = {path.name for path in cache_folder.iterdir()} - {"manifest.json", "manifest.copy.json", ".lock"}
+    if target == "memmap":
+        convert(cache_folder, "parquet")
+    whole_nd = EmbeddingCache(cache_folder).array()
+    crashes = mixed = 0
+    for at in range(1, 100):
+        folder = tmp_path / str(at) / cache_folder.name
+        shutil.copytree(cache_folder, folder)
+        finished = convert_and_die(folder, target, at, monkeypatch)
+        crashes += not finished
+        cache = EmbeddingCache(folder)
+        np.testing.assert_array_equal(cache.array(), whole_nd)
+        mixed += len({shard.vectors.name.rsplit(".")[-1] for shard in cache.manifest.shards}) == 2
+        convert(folder, target)
+        cache = EmbeddingCache(folder)
+        np.testing.assert_array_equal(cache.array(), whole_nd)
+        named = {name for s in cache.manifest.shards for name in (s.vectors.name, s.metadata.name)}
+        left = {path.name for path in folder.iterdir()} - {"manifest.json", "manifest.copy.json", ".lock"}
         assert left == named
-    assert cuts > 8
+        assert verify(folder) == []
+        if finished:
+            break
+    assert finished
+    # Three shards of ten steps each (three files synced and renamed, their folder synced, the old one removed).
+    assert crashes > 30
+    assert mixed > 15
 
 
 def test_damage_is_not_copied_under_a_new_checksum(cache_folder: Path) -> None:
@@ -144,3 +162,16 @@ def test_no_cache_is_said_and_no_folder_made(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="there is no cache here"):
         convert(tmp_path / "nothing", "parquet")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_an_encode_can_ask_for_either_format(tiny_collection, tiny_encoder: Path, home: Home) -> None:
+    collection = Collection("tiny", tiny_collection(n_passages=6, splits={"test": 3}))
+    config = EncodeConfig(model=str(tiny_encoder), format="parquet", shard_rows=4)
+    for report in encode_collection(collection, home, config):
+        assert report.manifest.format == "parquet"
+        assert not list(report.folder.glob("*.npy"))
+        assert verify(report.folder) == []
+        before_nd = EmbeddingCache(report.folder).array(np.float16)
+        convert(report.folder, "memmap")
+        np.testing.assert_array_equal(EmbeddingCache(report.folder).array(np.float16), before_nd)
+    assert [report.encoded for report in encode_collection(collection, home, config)] == [0, 0]
