@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ragcun_cache.cache.manifest import FileRecord, Manifest, spec_differences
 from ragcun_cache.cache.place import Place, place_of
+from ragcun_cache.cache.shard import ROWS_SCHEMA
 from ragcun_cache.cache.vectors import read_vectors
 from ragcun_cache.errors import CacheError
 from ragcun_cache.role import Role
@@ -82,6 +83,14 @@ class EmbeddingCache:
             )
         self._check_sizes()
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
+
+    @classmethod
+    def unchecked(cls, place: Place, manifest: Manifest) -> EmbeddingCache:
+        """Return the cache that ``manifest`` describes without looking at its files, for whoever checks them singly."""
+        cache = cls.__new__(cls)
+        cache._place, cache.manifest = place, manifest
+        cache._starts = np.cumsum([0, *(shard.rows for shard in manifest.shards)])
+        return cache
 
     def _check_sizes(self) -> None:
         sizes = self._place.sizes()
@@ -161,15 +170,24 @@ class EmbeddingCache:
         Raises:
             CacheError: the file is damaged.
         """
-        file = self.manifest.shards[index].metadata
-        source = self._source(file)
+        record = self.manifest.shards[index]
+        where = f"{self.address}/{record.metadata.name}"
+        source = self._source(record.metadata)
+        schema = ROWS_SCHEMA if columns is None else pa.schema([ROWS_SCHEMA.field(name) for name in columns])
         try:
             opened = source if isinstance(source, Path) else io.BytesIO(source)
-            return pq.read_table(opened, columns=None if columns is None else list(columns))
+            table = pq.read_table(opened, columns=schema.names)
+            table.validate(full=True)  # a flipped bit in an id is no UTF-8 any more
         except (pa.ArrowException, OSError, ValueError) as error:
+            raise CacheError("the rows of a shard cannot be read", where=where, found=error) from None
+        if len(table) != record.rows or not table.schema.equals(schema):
             raise CacheError(
-                "the rows of a shard cannot be read", where=f"{self.address}/{file.name}", found=error
-            ) from None
+                "a shard has other rows or columns than the manifest says",
+                where=where,
+                expected=f"{record.rows} rows of {', '.join(schema.names)}",
+                found=f"{len(table)} rows of {', '.join(table.schema.names)}",
+            )
+        return table
 
     def _column(self, name: str) -> list[pa.ChunkedArray]:
         return [self.rows_table(index, [name]).column(name) for index in range(len(self.manifest.shards))]
@@ -188,8 +206,6 @@ class EmbeddingCache:
     def metadata(self) -> polars.DataFrame:
         """Return a polars frame of every row: id, text_sha256, n_tokens, truncated, norm, in row order."""
         import polars
-
-        from ragcun_cache.cache.shard import ROWS_SCHEMA
 
         tables = [self.rows_table(index) for index in range(len(self.manifest.shards))]
         frame = polars.from_arrow(pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables]))

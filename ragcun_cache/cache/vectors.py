@@ -78,5 +78,5 @@ def read_vectors(source: Path | bytes, name: str, dtype: str, dim: int) -> NDArr
         ]
         flat = blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, dtype), *blocks])
         return flat.reshape(-1, dim)
-    except (ValueError, OSError, EOFError, KeyError, pa.ArrowException) as error:
+    except Exception as error:  # the parser of a damaged header may raise anything, a SyntaxError among them
         raise CacheError("a vector file cannot be read", where=name, found=error) from None
