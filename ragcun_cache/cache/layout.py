@@ -46,6 +46,11 @@ class CacheLayout:
         """Held by the one process that writes."""
         return self.folder / ".lock"
 
+    @property
+    def used(self) -> Path:
+        """An empty file whose time says when the cache was last used."""
+        return self.folder / ".used"
+
     def vectors(self, shard: int, vector_format: VectorFormat) -> Path:
         """Vectors of one shard: (rows, dim), as ``.npy`` that can be memory-mapped, or as Parquet with their ids."""
         return self.folder / f"vectors-{shard:05d}.{VECTOR_SUFFIXES[vector_format]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,12 @@ def describe_encoder(manifest: Manifest) -> str:
     return f"{manifest.encoder} ({spec.get('model_id')}, {spec.get('backend')}, {spec.get('precision')})"
 
 
+def last_used(layout: CacheLayout) -> float:
+    """Return when the cache was last opened as one of a pair, or else written: seconds since the epoch."""
+    stamp = layout.used if layout.used.exists() else layout.manifest
+    return stamp.stat().st_mtime
+
+
 def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = None) -> CachePair:
     """Open the query and passage caches of the collection as its files are now.
 
@@ -88,6 +95,9 @@ def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = 
             fix="name one with --encoder FINGERPRINT",
         )
     name, roles = pairs.popitem()
+    for layout, _ in roles.values():
+        with suppress(OSError):  # A cache that cannot be written can still be read.
+            layout.used.touch()
     return CachePair(
         collection=collection.name,
         encoder=name,

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
+from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache
-from ragcun_cache.cache.shard import ROWS_SCHEMA, Shard, file_record, write_parts
+from ragcun_cache.cache.shard import Shard, file_record, write_parts
 from ragcun_cache.cache.writer import writer_lock
 from ragcun_cache.errors import CacheError
-from ragcun_cache.files import sha256_file
+from ragcun_cache.files import atomic_file, sha256_file
 
 # Rounding to float16 moves the norm of a unit vector by less than this; a vector of another kind is far outside.
 _NORM_TOLERANCE = 5e-3
@@ -47,7 +48,7 @@ def verify(folder: Path, *, expected_ids: Iterable[str] | None = None) -> list[D
     """Read every byte of a cache and return what is wrong with it; nothing if it is sound.
 
     Checked: the manifest and its copy, that the folder is named as it says, completeness; size and sha256 of every
-    file; columns and number of rows; that ids are unique and, given ``expected_ids``, those of the collection in its order;
+    file; columns and number of rows; that ids are unique and, given ``expected_ids``, the collection's in its order;
     that all values are finite and all vectors of unit norm.
 
     Args:
@@ -82,17 +83,13 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
     damages = list(damages)
     done: list[str] = []
     with writer_lock(layout):
-        manifest, _ = _verify_manifest(layout)
-        if manifest is None:
-            raise CacheError(
-                "both copies of the manifest are damaged, so nothing says what the bytes should be",
-                where=folder,
-                fix="remove the folder and encode again",
-            )
+        manifest = sound_manifest(folder)
         copies = (layout.manifest, layout.manifest_copy)
-        if any(not path.exists() or path.read_bytes() != manifest.to_bytes() for path in copies):
-            manifest.write(layout)
-            done.append("manifest restored from its sound copy")
+        for path in copies:
+            if not path.exists() or path.read_bytes() != manifest.to_bytes():
+                with atomic_file(path) as handle:
+                    handle.write(manifest.to_bytes())
+                done.append(f"{path.name}: restored from the other copy")
         for index in sorted({damage.shard for damage in damages if damage.shard is not None}):
             damaged = {damage.file for damage in damages if damage.shard == index}
             manifest, line = _repair_shard(layout, manifest, index, shard_at(index), damaged)
@@ -118,6 +115,22 @@ def _repair_shard(
     return manifest, f"shard {index}: encoded again; other bytes than before, as library versions or machine differ"
 
 
+def sound_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a cache, from its spare copy if need be.
+
+    Raises:
+        CacheError: both are damaged.
+    """
+    manifest, _ = _verify_manifest(CacheLayout(folder))
+    if manifest is None:
+        raise CacheError(
+            "both copies of the manifest are damaged, so nothing says what the bytes should be",
+            where=folder,
+            fix="remove the folder and encode again",
+        )
+    return manifest
+
+
 def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]]:
     """Return the manifest, from its copy if need be, and what is wrong with either."""
     found: dict[Path, Manifest] = {}
@@ -132,7 +145,8 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
     if len(found) == 2 and found[layout.manifest] != found[layout.manifest_copy]:
         # A crash between the two writes leaves the copy one step behind, never ahead.
         damages.append(Damage(layout.manifest_copy.name, None, "differs from manifest.json"))
-        if found[layout.manifest_copy].rows > found[layout.manifest].rows:
+        main, copy = found[layout.manifest], found[layout.manifest_copy]
+        if (copy.rows, copy.complete) > (main.rows, main.complete):
             damages.append(Damage(layout.manifest.name, None, "is older than its copy"))
             del found[layout.manifest]
     manifest = found.get(layout.manifest) or found.get(layout.manifest_copy)
@@ -163,14 +177,11 @@ def _verify_shard(layout: CacheLayout, manifest: Manifest, index: int) -> list[D
         return damages
     # The bytes are those that were written; what follows says whether they should ever have been.
     try:
-        cache = EmbeddingCache(layout.folder, allow_incomplete=True)
+        cache = EmbeddingCache.unchecked(LocalPlace(layout.folder), manifest)
         table = cache.rows_table(index)
         vectors_nd = cache.shard(index)
     except CacheError as error:
         return [Damage(record.vectors.name, index, error.problem)]
-    if not table.schema.equals(ROWS_SCHEMA) or len(table) != record.rows:
-        damages.append(Damage(record.metadata.name, index, "has other columns or rows than it should"))
-        return damages
     if problem := _wrong_values(vectors_nd, table.column("norm").to_numpy()):
         damages.append(Damage(record.vectors.name, index, problem))
     return damages
@@ -205,7 +216,7 @@ def _wrong_values(vectors_nd: NDArray[np.floating], norms: NDArray[np.float32]) 
 
 
 def _verify_ids(layout: CacheLayout, manifest: Manifest, expected_ids: Iterable[str] | None) -> list[Damage]:
-    cache = EmbeddingCache(layout.folder, allow_incomplete=True)
+    cache = EmbeddingCache.unchecked(LocalPlace(layout.folder), manifest)
     hashes = []
     expected = iter(expected_ids) if expected_ids is not None else None
     for index, record in enumerate(manifest.shards):
@@ -217,6 +228,8 @@ def _verify_ids(layout: CacheLayout, manifest: Manifest, expected_ids: Iterable[
                 if wanted != identifier:
                     problem = f"row {row} is {identifier!r}, the collection has {wanted!r} there"
                     return [Damage(record.metadata.name, index, problem)]
+    if expected is not None and (more := next(expected, None)) is not None:
+        return [Damage(layout.manifest.name, None, f"the collection goes on after the last row, with {more!r}")]
     every = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
     if (every[1:] == every[:-1]).any() and len(set(cache.ids)) != len(cache.ids):
         return [Damage(layout.manifest.name, None, "an id stands in more than one row")]

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
 from ragcun_cache.cache.place import LocalPlace
-from ragcun_cache.cache.reader import read_manifest
+from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import Shard
 from ragcun_cache.errors import CacheError
 from ragcun_cache.files import make_folder
@@ -114,6 +114,8 @@ class CacheWriter:
                     found = read_manifest(LocalPlace(self._layout.folder))
                     self._check_same(found)
                     bring_copy_along(self._layout, found)
+                    # A manifest that names files which are not there is no ground to sweep others on.
+                    EmbeddingCache(self._layout.folder, allow_incomplete=True)
                     self.manifest = found
                 else:
                     self._asked.write(self._layout)

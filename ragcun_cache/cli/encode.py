@@ -70,6 +70,8 @@ def encode(
                     "encoder": manifest.encoder,
                     "rows": manifest.rows,
                     "encoded": report.encoded,
+                    "copied": report.copied,
+                    "dropped": report.dropped,
                     "tokens": manifest.tokens,
                     "truncated": manifest.truncated,
                     "bytes": manifest.vector_bytes,
@@ -77,9 +79,10 @@ def encode(
                 }
             )
             if not as_json:
-                done = (
-                    f"{report.encoded:,} encoded in {report.seconds:,.1f} s" if report.encoded else "already complete"
-                )
+                done = "already complete"
+                if report.encoded or report.copied:
+                    done = f"{report.encoded:,} encoded, {report.copied:,} copied, {report.dropped:,} dropped"
+                    done += f" in {report.seconds:,.1f} s"
                 typer.echo(
                     f"{collection.name} {report.role}: {manifest.rows:,} rows, {done}; {manifest.tokens:,} tokens, "
                     f"{manifest.truncated:,} rows truncated ({share:.1%}), {manifest.vector_bytes / 1e6:,.1f} MB, "

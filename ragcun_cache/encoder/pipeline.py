@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, Shard, list_caches
+from ragcun_cache.cache.reuse import FoundRows, VectorPool, text_keys
 from ragcun_cache.collections import Collection
 from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.backend import Backend
@@ -38,6 +40,8 @@ class EncodeReport:
         folder: the cache.
         manifest: as it is now.
         encoded: rows that went through the model in this call; 0 when the cache was complete.
+        copied: rows whose vectors another cache of the same spec had already.
+        dropped: rows of the collection's last version, if there was one, whose text is gone.
         seconds: of this call.
     """
 
@@ -45,11 +49,13 @@ class EncodeReport:
     folder: Path
     manifest: Manifest
     encoded: int
+    copied: int
+    dropped: int
     seconds: float
 
 
 def encode_collection(collection: Collection, home: Home, config: EncodeConfig) -> list[EncodeReport]:
-    """Make sure that the queries and passages of ``collection`` are cached, encoding what is not.
+    """Make sure that the queries and passages of ``collection`` are cached, encoding only texts that no cache holds.
 
     Every text is read and checked before the model is loaded, so bad input costs seconds, not hours; a collection that
     is already cached is answered without importing torch.
@@ -60,47 +66,108 @@ def encode_collection(collection: Collection, home: Home, config: EncodeConfig) 
         CacheError: another process writes the same cache, or the disk is full or failing.
     """
     weights = find_weights(config.model, home)
-    backend: Backend | None = None
+    model: FrozenModel | None = None
     reports = []
     for role in Role:
-        started = time.monotonic()
         content = collection.content_sha256(role)
-        finished = _finished(collection, home, config, weights, role, content)
-        if finished:
+        if finished := _finished(collection, home, config, weights, role, content):
             manifest = EmbeddingCache(finished.folder).manifest
-            reports.append(EncodeReport(role, finished.folder, manifest, 0, time.monotonic() - started))
+            reports.append(EncodeReport(role, finished.folder, manifest, 0, 0, 0, 0.0))
             continue
-        total_rows = sum(len(batch.ids) for batch in collection.texts(role))
-        if backend is None:
-            config, backend = _load(config, weights)
-        assert config.precision != "auto"
-        spec = EncoderSpec.of(weights, role, config, config.precision)
-        asked = Manifest(
-            collection=collection.name,
-            role=role,
-            content_sha256=content,
-            spec=spec.to_dict(),
-            fingerprint=spec.fingerprint,
-            encoder=spec.encoder,
-            dim=backend.dim,
-            dtype=spec.storage_dtype,
-            format=config.format,
-            shard_rows=config.shard_rows or _shard_rows(total_rows),
-            total_rows=total_rows,
-            provenance=_provenance(config, backend),
-        )
-        layout = CacheLayout.of(home.caches, collection.name, role, spec.fingerprint, content)
-        with CacheWriter(layout, asked) as writer:
-            encoded = _write_shards(collection, role, spec, backend, writer)
-            if collection.content_sha256(role) != content:
-                raise CacheError(
-                    "the collection changed while it was encoded", where=collection.folder, fix="run the same again"
-                )
-            seconds = time.monotonic() - started
-            earlier = writer.manifest.provenance.get("seconds", 0.0)
-            manifest = writer.finish(seconds=round(earlier + seconds, 3))
-        reports.append(EncodeReport(role, layout.folder, manifest, encoded, seconds))
+        model = model or FrozenModel(weights, config)
+        reports.append(_encode_role(collection, role, home, model, content))
     return reports
+
+
+class FrozenModel:
+    """An encoder whose settings are settled, and whose weights are loaded when the first text needs them."""
+
+    def __init__(self, weights: Weights, config: EncodeConfig) -> None:
+        """Settle device and precision. Raises ConfigError if this machine does not have them."""
+        from ragcun_cache.encoder.torch_backend import resolve_precision
+
+        device = resolve_device(config.device)
+        precision = resolve_precision(config.precision, device)
+        self.weights = weights
+        self.config = config.model_copy(update={"device": device, "precision": precision})
+
+    def spec(self, role: Role) -> EncoderSpec:
+        """Return the identity of the vectors that this model makes in ``role``."""
+        assert self.config.precision != "auto"
+        spec = EncoderSpec.of(self.weights, role, self.config, self.config.precision)
+        if any(module["config"].get("include_prompt") is False for module in spec.modules):
+            raise EncoderError(
+                "models that leave the prompt out of pooling are not supported", where=self.weights.folder
+            )
+        return spec
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The loaded model."""
+        from ragcun_cache.encoder.torch_backend import TorchBackend
+
+        spec = self.spec(Role.PASSAGE)
+        backend = TorchBackend(
+            self.weights.folder,
+            device=self.config.device,
+            precision=spec.precision,
+            max_seq_length=spec.max_seq_length,
+        )
+        if self.config.batch_tokens:
+            backend.batch_tokens = self.config.batch_tokens
+        return backend
+
+
+def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenModel, content: str) -> EncodeReport:
+    started = time.monotonic()
+    total_rows = sum(len(batch.ids) for batch in collection.texts(role))
+    spec = model.spec(role)
+    layout = CacheLayout.of(home.caches, collection.name, role, spec.fingerprint, content)
+    pool = VectorPool(home.caches, spec.fingerprint, exclude=layout.folder)
+    config = model.config
+    asked = Manifest(
+        collection=collection.name,
+        role=role,
+        content_sha256=content,
+        spec=spec.to_dict(),
+        fingerprint=spec.fingerprint,
+        encoder=spec.encoder,
+        dim=pool.dim or model.backend.dim,
+        dtype=spec.storage_dtype,
+        format=config.format,
+        shard_rows=config.shard_rows or _shard_rows(total_rows),
+        total_rows=total_rows,
+        provenance={
+            "device": config.device,
+            "batch_tokens": config.batch_tokens,
+            "machine": machine(),
+            "versions": library_versions(),
+            "commit": source_commit(),
+        },
+    )
+    with CacheWriter(layout, asked) as writer:
+        encoded, copied = _write_shards(collection, role, model, pool, writer)
+        if collection.content_sha256(role) != content:
+            raise CacheError(
+                "the collection changed while it was encoded", where=collection.folder, fix="run the same again"
+            )
+        seconds = time.monotonic() - started
+        manifest = writer.finish(seconds=round(seconds, 3), rows_copied=copied)
+    return EncodeReport(role, layout.folder, manifest, encoded, copied, _dropped(home, layout, manifest), seconds)
+
+
+def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:
+    """Return how many rows of the collection's last cached version have a text that is no longer in it."""
+    earlier = [
+        other
+        for other, found in list_caches(home.caches, manifest.collection)
+        if found.fingerprint == manifest.fingerprint and found.complete and other.folder != layout.folder
+    ]
+    if not earlier:
+        return 0
+    last = max(earlier, key=lambda other: other.manifest.stat().st_mtime)
+    now, before = (text_keys(EmbeddingCache(folder)) for folder in (layout.folder, last.folder))
+    return int((~np.isin(before, now)).sum())
 
 
 def _finished(
@@ -123,24 +190,6 @@ def _finished(
     return None
 
 
-def _load(config: EncodeConfig, weights: Weights) -> tuple[EncodeConfig, Backend]:
-    from ragcun_cache.encoder.torch_backend import TorchBackend, resolve_precision
-
-    device = resolve_device(config.device)
-    config = config.model_copy(update={"device": device, "precision": resolve_precision(config.precision, device)})
-    spec = EncoderSpec.of(weights, Role.QUERY, config, "fp32")
-    if any(module["config"].get("include_prompt") is False for module in spec.modules):
-        raise EncoderError(
-            "models that leave the prompt out of pooling are not supported", where=weights.folder, found=spec.modules
-        )
-    backend = TorchBackend(
-        weights.folder, device=device, precision=config.precision, max_seq_length=spec.max_seq_length
-    )
-    if config.batch_tokens:
-        backend.batch_tokens = config.batch_tokens
-    return config, backend
-
-
 def _shard_rows(total_rows: int) -> int:
     """Rows a shard: few enough that a crash costs minutes, many enough that a large cache has some hundred files."""
     rows = _MIN_SHARD_ROWS
@@ -149,19 +198,8 @@ def _shard_rows(total_rows: int) -> int:
     return rows
 
 
-def _provenance(config: EncodeConfig, backend: Backend) -> dict[str, object]:
-    """What may explain a difference in the last digit but is not part of a vector's identity."""
-    return {
-        "device": config.device,
-        "batch_tokens": backend.batch_tokens,
-        "machine": machine(),
-        "versions": library_versions(),
-        "commit": source_commit(),
-    }
-
-
-def _blocks(collection: Collection, role: Role, rows: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield (ids, composed texts) of ``rows`` records at a time, the last block shorter."""
+def text_blocks(collection: Collection, role: Role, rows: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield (ids, composed texts) of ``rows`` records at a time, the last block shorter: what makes up the shards."""
     ids: list[str] = []
     texts: list[str] = []
     for batch in collection.texts(role):
@@ -174,44 +212,75 @@ def _blocks(collection: Collection, role: Role, rows: int) -> Iterator[tuple[lis
         yield ids, texts
 
 
-def _write_shards(collection: Collection, role: Role, spec: EncoderSpec, backend: Backend, writer: CacheWriter) -> int:
-    """Encode and append every shard that is not there yet; return how many rows that were."""
+def _write_shards(
+    collection: Collection, role: Role, model: FrozenModel, pool: VectorPool, writer: CacheWriter
+) -> tuple[int, int]:
+    """Append every shard that is not there yet; return how many rows were encoded and how many copied."""
     manifest = writer.manifest
-    shards_there, rows_there = len(manifest.shards), manifest.rows
     if manifest.complete:
-        return 0
+        return 0, 0
+    shards_there, missing = len(manifest.shards), manifest.total_rows - manifest.rows
+    copied = 0
+    spec = model.spec(role)
     label = f"encode {collection.name} {'queries' if role is Role.QUERY else 'passages'}"
-    with progress(label, "rows", manifest.total_rows - rows_there) as advance:
-        for index, (ids, texts) in enumerate(_blocks(collection, role, manifest.shard_rows)):
+    with progress(label, "rows", missing) as advance:
+        for index, (ids, texts) in enumerate(text_blocks(collection, role, manifest.shard_rows)):
             if index >= shards_there:
-                writer.append(_encode_shard(ids, texts, spec, backend, advance))
-    return manifest.total_rows - rows_there
+                hashes = text_hashes(spec, texts)
+                found = pool.find(hashes)
+                writer.append(encode_shard(ids, texts, spec, lambda: model.backend, advance, found, manifest.dim))
+                copied += 0 if found is None else len(found.wanted)
+    return missing - copied, copied
 
 
-def _encode_shard(ids: list[str], texts: list[str], spec: EncoderSpec, backend: Backend, advance: Advance) -> Shard:
-    """Encode one shard. What a row's batch is depends on its shard alone, so a resumed encode gives the same bytes."""
+def text_hashes(spec: EncoderSpec, texts: list[str]) -> list[bytes]:
+    """Return the sha256 of every string that is encoded, prompt included."""
+    return [sha256((spec.prompt + text).encode("utf-8", "surrogatepass")).digest() for text in texts]
+
+
+def encode_shard(
+    ids: list[str],
+    texts: list[str],
+    spec: EncoderSpec,
+    backend_of: Callable[[], Backend],
+    advance: Advance,
+    found: FoundRows | None,
+    dim: int,
+) -> Shard:
+    """Return the shard of these rows: what was ``found`` is copied, the rest encoded.
+
+    What a row is batched with depends on its shard alone, so a resumed encode gives the bytes of a whole one.
+
+    Raises:
+        EncoderError: a vector is not finite.
+    """
     strings = [spec.prompt + text for text in texts]
-    tokens = backend.tokenise(strings)
-    n_tokens = tokens.n_tokens
-    vectors_nd = np.empty((len(ids), backend.dim), dtype=spec.storage_dtype)
+    vectors_nd = np.empty((len(ids), dim), dtype=spec.storage_dtype)
     norms = np.empty(len(ids), dtype=np.float32)
-    for rows in plan_batches(n_tokens.tolist(), backend.batch_tokens):
-        unit_bd, norm_b = backend.embed([tokens.input_ids[row] for row in rows])
-        if not np.isfinite(unit_bd).all():
-            bad = rows[int(np.flatnonzero(~np.isfinite(unit_bd).all(axis=1))[0])]
-            raise EncoderError(
-                "the encoder returned a vector that is not finite",
-                where=f"{spec.role} {ids[bad]!r}",
-                fix="encode with --precision fp32",
-            )
-        vectors_nd[rows] = unit_bd
-        norms[rows] = norm_b
-        advance(len(rows), tokens=float(n_tokens[rows].sum()))
-    return Shard(
-        ids=ids,
-        vectors_nd=vectors_nd,
-        text_sha256=[sha256(string.encode("utf-8", "surrogatepass")).digest() for string in strings],
-        n_tokens=n_tokens,
-        truncated=tokens.truncated,
-        norms=norms,
-    )
+    n_tokens = np.empty(len(ids), dtype=np.int32)
+    truncated = np.empty(len(ids), dtype=bool)
+    missing = np.ones(len(ids), dtype=bool)
+    if found is not None:
+        rows = found.wanted
+        vectors_nd[rows], norms[rows] = found.vectors_nd, found.norms
+        n_tokens[rows], truncated[rows] = found.n_tokens, found.truncated
+        missing[rows] = False
+        advance(len(rows))
+    to_encode = np.flatnonzero(missing)
+    if len(to_encode):
+        backend = backend_of()
+        tokens = backend.tokenise([strings[row] for row in to_encode])
+        n_tokens[to_encode], truncated[to_encode] = tokens.n_tokens, tokens.truncated
+        for batch in plan_batches(tokens.n_tokens.tolist(), backend.batch_tokens):
+            unit_bd, norm_b = backend.embed([tokens.input_ids[row] for row in batch])
+            rows = to_encode[batch]
+            if not np.isfinite(unit_bd).all():
+                bad = rows[int(np.flatnonzero(~np.isfinite(unit_bd).all(axis=1))[0])]
+                raise EncoderError(
+                    "the encoder returned a vector that is not finite",
+                    where=f"{spec.role} {ids[bad]!r}",
+                    fix="encode with --precision fp32",
+                )
+            vectors_nd[rows], norms[rows] = unit_bd, norm_b
+            advance(len(rows), tokens=float(n_tokens[rows].sum()))
+    return Shard(ids, vectors_nd, text_hashes(spec, texts), n_tokens, truncated, norms)

@@ -1,0 +1,96 @@
+"""Which caches can go: those that no collection, head or newer cache needs any more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.cache.pair import list_caches
+from ragcun_cache.cache.writer import writer_lock
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A cache that could be removed.
+
+    Attributes:
+        layout: where it lies.
+        manifest: what it is.
+        reason: why it could go, in words.
+        heads: names of the heads that were trained on it; while there are any, it is only removed by force.
+        bytes: on disk.
+    """
+
+    layout: CacheLayout
+    manifest: Manifest
+    reason: str
+    heads: tuple[str, ...]
+    bytes: int
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in ``folder``."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def head_references(heads: Path) -> dict[tuple[str, str], list[str]]:
+    """Return, for every cache by (fingerprint, content hash), the names of the heads that were trained on it."""
+    references: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(heads.glob("*/head.json")):
+        try:
+            caches = json.loads(path.read_text(encoding="utf-8")).get("caches", {})
+        except (OSError, ValueError, AttributeError):
+            continue
+        for role in caches.values() if isinstance(caches, Mapping) else ():
+            if isinstance(role, Mapping):
+                key = (str(role.get("fingerprint")), str(role.get("content_sha256")))
+                references.setdefault(key, []).append(path.parent.name)
+    return references
+
+
+def find_garbage(caches: Path, heads: Path, named: Sequence[CacheLayout] = ()) -> list[Garbage]:
+    """Return what could be removed.
+
+    Args:
+        caches: the folder of all caches.
+        heads: the folder of all heads, which may refer to caches.
+        named: caches that somebody wants to be rid of; without any, those that were never finished, and those that a
+            newer one of their collection and spec replaces.
+    """
+    references = head_references(heads)
+    everything = list_caches(caches)
+    newest: dict[tuple[str, str], tuple[float, Path]] = {}
+    for layout, manifest in everything:
+        if manifest.complete:
+            key = (manifest.collection, manifest.fingerprint)
+            age = (layout.manifest.stat().st_mtime, layout.folder)
+            newest[key] = max(newest.get(key, age), age)
+    wanted = {layout.folder.resolve() for layout in named}
+    garbage = []
+    for layout, manifest in everything:
+        if wanted:
+            if layout.folder.resolve() not in wanted:
+                continue
+            reason = "named"
+        elif not manifest.complete:
+            reason = f"never finished: {manifest.rows:,} of {manifest.total_rows:,} rows"
+        elif newest[manifest.collection, manifest.fingerprint][1] != layout.folder:
+            reason = "replaced by a newer cache of the collection"
+        else:
+            continue
+        used_by = tuple(references.get((manifest.fingerprint, manifest.content_sha256), ()))
+        garbage.append(Garbage(layout, manifest, reason, used_by, folder_bytes(layout.folder)))
+    return garbage
+
+
+def remove(garbage: Garbage) -> None:
+    """Delete the cache. Raises CacheError if another process is writing it."""
+    with writer_lock(garbage.layout):
+        # The manifest goes first: what is left after a crash is no cache, not a damaged one.
+        garbage.layout.manifest.unlink()
+        shutil.rmtree(garbage.layout.folder)

@@ -1,0 +1,123 @@
+"""Encoding rows of a cache once more: to compare a sample of them, or to put back damaged shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ragcun_cache.cache import Damage, EmbeddingCache, Manifest, Shard, repair
+from ragcun_cache.cache.manifest import spec_differences
+from ragcun_cache.collections import Collection
+from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.pipeline import FrozenModel, encode_shard, text_blocks
+from ragcun_cache.encoder.weights import find_weights
+from ragcun_cache.errors import CacheError
+from ragcun_cache.home import Home
+from ragcun_cache.progress import progress
+from ragcun_cache.role import Role
+
+
+@dataclass(frozen=True)
+class SampleCheck:
+    """Rows that were encoded again.
+
+    Attributes:
+        rows: how many.
+        min_cosine: the least agreement between a cached vector and its new one.
+        worst_id: the row that it belongs to.
+    """
+
+    rows: int
+    min_cosine: float
+    worst_id: str
+
+
+def model_of(manifest: Manifest, collection: Collection, home: Home, model: str, device: str) -> FrozenModel:
+    """Return the model that made a cache, settled as it was then.
+
+    Raises:
+        CacheError: the vectors were imported, the collection is another version than was encoded, or the model is not
+            the one that made them.
+    """
+    spec = manifest.spec
+    where = f"{manifest.collection} {manifest.role}"
+    if spec.get("backend") == "imported":
+        raise CacheError("imported vectors cannot be encoded again", where=where, fix="import them again")
+    if collection.content_sha256(manifest.role) != manifest.content_sha256:
+        raise CacheError(
+            "the collection has changed since it was encoded",
+            where=collection.folder,
+            fix=f"ragcun-cache encode --dataset {collection.name}",
+        )
+    prompt = "query_prompt" if manifest.role is Role.QUERY else "passage_prompt"
+    config = EncodeConfig.model_validate(
+        {
+            "model": model,
+            "device": device,
+            "precision": spec["precision"],
+            "storage_dtype": spec["storage_dtype"],
+            "max_seq_length": spec["max_seq_length"],
+            prompt: spec["prompt"],
+        }
+    )
+    frozen = FrozenModel(find_weights(model, home), config)
+    if differences := spec_differences(spec, frozen.spec(manifest.role).to_dict()):
+        raise CacheError(
+            "this is not the model that made the cache (cached → given)",
+            where=where,
+            found="; ".join(differences),
+            fix="name the model with --model",
+        )
+    return frozen
+
+
+def check_sample(cache: EmbeddingCache, collection: Collection, frozen: FrozenModel, rows: int) -> SampleCheck:
+    """Encode ``rows`` rows again, spread evenly over the cache, and compare them with what is cached."""
+    chosen = np.unique(np.linspace(0, cache.rows - 1, num=min(rows, cache.rows)).astype(np.int64))
+    spec = frozen.spec(cache.role)
+    ids: list[str] = []
+    texts: list[str] = []
+    start = 0
+    for block_ids, block_texts in text_blocks(collection, cache.role, cache.manifest.shard_rows):
+        inside = chosen[(chosen >= start) & (chosen < start + len(block_ids))] - start
+        ids += [block_ids[row] for row in inside]
+        texts += [block_texts[row] for row in inside]
+        start += len(block_ids)
+    with progress(f"encode {len(ids)} rows again", "rows", len(ids)) as advance:
+        again = encode_shard(ids, texts, spec, lambda: frozen.backend, advance, None, cache.dim)
+    cached_nd, again_nd = cache.gather(chosen), again.vectors_nd.astype(np.float32)
+    norms = np.linalg.norm(cached_nd, axis=1) * np.linalg.norm(again_nd, axis=1)
+    cosine_n = np.einsum("nd,nd->n", cached_nd, again_nd) / np.maximum(norms, 1e-12)
+    worst = int(np.argmin(cosine_n))
+    return SampleCheck(len(ids), float(cosine_n[worst]), ids[worst])
+
+
+def repair_cache(
+    folder: Path,
+    manifest: Manifest,
+    damages: list[Damage],
+    collection: Collection | None,
+    frozen: FrozenModel | None,
+) -> list[str]:
+    """Encode the damaged shards again and write exactly what is damaged; return a line for each thing done.
+
+    A damaged manifest alone needs neither the collection nor the model.
+
+    Raises:
+        CacheError: both copies of the manifest are damaged, or another process writes here.
+    """
+
+    def shard_at(index: int) -> Shard:
+        assert collection is not None
+        assert frozen is not None
+        blocks = text_blocks(collection, manifest.role, manifest.shard_rows)
+        ids, texts = next(islice(blocks, index, None))
+        with progress(f"encode shard {index} again", "rows", len(ids)) as advance:
+            return encode_shard(
+                ids, texts, frozen.spec(manifest.role), lambda: frozen.backend, advance, None, manifest.dim
+            )
+
+    return repair(folder, damages, shard_at)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.cli.main import app
+from ragcun_cache.collections import find_collection
+from ragcun_cache.encoder import EncodeConfig, encode_collection
+from ragcun_cache.errors import CacheError
+from ragcun_cache.home import Home
+
+
+@pytest.fixture
+def cached(home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the passage cache of a small collection, in a home that the command line finds."""
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    tiny_collection(n_passages=200)
+    config = EncodeConfig(model=str(tiny_encoder), precision="fp32", device="cpu", shard_rows=50)
+    return encode_collection(find_collection("tiny", home), home, config)[1].folder
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["caches", *arguments], catch_exceptions=False)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    }
+
+
+def test_ls_info_and_du_say_what_there_is(cached: Path) -> None:
+    records = json.loads(run("ls", "--json").stdout)
+    assert {(one["role"], one["rows"], one["complete"]) for one in records} == {
+        ("query", 70, True),
+        ("passage", 200, True),
+    }
+    assert "tiny passage: 200 × 32 float16 memmap" in run("ls").stdout
+    (about,) = json.loads(run("info", str(cached)).stdout)
+    assert about["spec"]["max_seq_length"] == 16
+    total = json.loads(run("du", "--json").stdout)["total"]
+    assert total == sum(one["bytes"] for one in records) > 200 * 32 * 2
+
+
+def test_a_name_that_names_nothing_is_an_error(cached: Path) -> None:
+    with pytest.raises(CacheError, match="no cache 'elsewhere'"):
+        run("verify", "elsewhere")
+
+
+def test_verify_finds_damage_and_repairs_only_that(cached: Path, tiny_encoder: Path) -> None:
+    assert run("verify").exit_code == 0
+    before = state(cached)
+    flip(cached / "vectors-00001.npy")
+    (cached / "rows-00003.parquet").unlink()
+    flip(cached / "manifest.json")
+    found = run("verify", str(cached))
+    assert found.exit_code == 1
+    for name in ("vectors-00001.npy", "rows-00003.parquet", "manifest.json"):
+        assert f"found: {name}" in found.stdout
+    done = run("verify", str(cached), "--repair", "--model", str(tiny_encoder))
+    assert done.exit_code == 0, done.stdout
+    after = state(cached)
+    assert {name: content for name, (content, *_) in after.items()} == {
+        name: content for name, (content, *_) in before.items()
+    }
+    touched = {name for name in before if before[name][1:] != after[name][1:]}
+    assert touched == {"vectors-00001.npy", "rows-00003.parquet", "manifest.json"}
+    assert EmbeddingCache(cached).rows == 200
+
+
+def test_repair_wants_the_model_that_made_the_cache(cached: Path, tmp_path: Path, tiny_encoder: Path) -> None:
+    import shutil
+
+    other = tmp_path / tiny_encoder.name
+    shutil.copytree(tiny_encoder, other)
+    flip(other / "tokenizer_config.json")
+    flip(cached / "vectors-00001.npy")
+    with pytest.raises(CacheError, match=r"not the model that made the cache[\s\S]*tokenizer"):
+        run("verify", str(cached), "--repair", "--model", str(other))
+
+
+def test_rows_encoded_again_are_compared(cached: Path, tiny_encoder: Path) -> None:
+    done = run("verify", str(cached), "--re-encode", "9", "--model", str(tiny_encoder), "--json")
+    assert done.exit_code == 0
+    (record,) = json.loads(done.stdout)
+    assert record["re_encoded"]["rows"] == 9
+    assert record["re_encoded"]["min_cosine"] > 0.9999
+
+
+def test_an_order_that_is_not_the_collections_is_found(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    from ragcun_cache.cache import verify
+
+    cache = EmbeddingCache(cached)
+    assert verify(cached, expected_ids=cache.ids) == []
+    swapped = [cache.ids[1], cache.ids[0], *cache.ids[2:]]
+    (damage,) = verify(cached, expected_ids=swapped)
+    assert "row 0 is 'p0', the collection has 'p1' there" in str(damage)
+
+
+def test_diff_names_the_fields(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    config = EncodeConfig(model=str(tiny_encoder), precision="bf16", device="cpu", max_seq_length=8)
+    other = encode_collection(find_collection("tiny", home), home, config)[1].folder
+    out = run("diff", str(cached), str(other)).stdout
+    assert "max_seq_length: 16 → 8" in out
+    assert "precision: 'fp32' → 'bf16'" in out
+    assert "200 ids in both" in out
+    same = json.loads(run("diff", str(cached), str(cached), "--json").stdout)
+    assert same["differences"] == []
+    assert same["identical_rows"] == same["shared_ids"] == 200
+
+
+def test_another_spec_is_refused_field_by_field(cached: Path) -> None:
+    spec = EmbeddingCache(cached).manifest.spec
+    EmbeddingCache(cached, spec=spec)
+    with pytest.raises(CacheError, match="max_seq_length: 16 → 512; precision: 'fp32' → 'bf16'"):
+        EmbeddingCache(cached, spec={**spec, "max_seq_length": 512, "precision": "bf16"})
+
+
+def test_gc_is_dry_by_default_and_spares_what_a_head_refers_to(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    assert "nothing to remove" in run("gc").stdout
+    with (home.collections / "tiny" / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "new", "text": "one more"}\n')
+    os.utime(cached / "manifest.json", (0, 0))
+    config = EncodeConfig(model=str(tiny_encoder), precision="fp32", device="cpu", shard_rows=50)
+    newer = encode_collection(find_collection("tiny", home), home, config)[1].folder
+    assert "could go" in run("gc").stdout
+    assert cached.exists()
+
+    manifest = EmbeddingCache(cached).manifest
+    head = home.heads / "some-head" / "head.json"
+    head.parent.mkdir(parents=True)
+    reference = {"fingerprint": manifest.fingerprint, "content_sha256": manifest.content_sha256}
+    head.write_text(json.dumps({"caches": {"collection": "tiny", "passage": reference}}))
+    assert "kept for 1 heads such as some-head" in run("gc", "--delete").stdout
+    assert cached.exists()
+    run("gc", "--delete", "--force")
+    assert not cached.exists()
+    assert EmbeddingCache(newer).rows == 201
