@@ -251,8 +251,8 @@ class PowerCutDisk:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file of a cache but its lock."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+    """Return the content of every file of a cache that is not hidden, as its lock is."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
 
 
 def _child(job: dict[str, Any]) -> dict[str, Any]:
