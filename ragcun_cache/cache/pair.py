@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.errors import CacheError
 from ragcun_cache.role import Role
+
+_log = logging.getLogger(__name__)
 
 
 class CachedCollection(Protocol):
@@ -37,9 +40,14 @@ class CachePair:
 
 
 def list_caches(caches: Path, collection: str | None = None) -> list[tuple[CacheLayout, Manifest]]:
-    """Return every readable cache below ``caches`` with its manifest, by path."""
-    pattern = f"{collection.replace('/', '__') if collection else '*'}/*/manifest.json"
-    return [(CacheLayout(path.parent), read_manifest(LocalPlace(path.parent))) for path in sorted(caches.glob(pattern))]
+    """Return every cache below ``caches`` with its manifest, by path; those with a damaged manifest are logged."""
+    found = []
+    for path in sorted(caches.glob(f"{collection.replace('/', '__') if collection else '*'}/*/manifest.json")):
+        try:
+            found.append((CacheLayout(path.parent), read_manifest(LocalPlace(path.parent))))
+        except CacheError as error:
+            _log.warning("a cache is left out: %s", error)
+    return found
 
 
 def describe_encoder(manifest: Manifest) -> str:

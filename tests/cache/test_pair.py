@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragcun_cache.cache import CacheLayout, open_pair
+from ragcun_cache.cache import CacheLayout, list_caches, open_pair
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
@@ -50,3 +50,12 @@ def test_of_several_encoders_one_must_be_named(home: Home, tiny_pair, cache_of) 
 def test_the_content_is_part_of_the_path() -> None:
     one, other = (CacheLayout.of(Path("c"), "n", Role.QUERY, "f" * 16, digit * 64).folder for digit in "ab")
     assert one != other
+
+
+def test_one_damaged_manifest_does_not_hide_the_other_caches(home: Home, tiny_pair, caplog) -> None:
+    good, bad = tiny_pair("good"), tiny_pair("bad")
+    (bad.query.folder / "manifest.json").write_text("{")
+    found = {layout.folder for layout, _ in list_caches(home.caches)}
+    assert found == {good.query.folder, good.passage.folder, bad.passage.folder}
+    assert "the manifest is damaged" in caplog.text
+    assert "caches verify --repair" in caplog.text
