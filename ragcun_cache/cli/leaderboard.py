@@ -60,9 +60,11 @@ def show(
 
     boards = build_leaderboards(results, store, metric=metric)
     if markdown is not None:
-        from ragcun_cache.evaluation.render import to_markdown
+        from ragcun_cache.evaluation.render import provenance_markdown, to_markdown
 
-        write_text(markdown, to_markdown(boards))
+        command = "Written by `ragcun-cache leaderboard --markdown` or `eval --markdown`; do not edit."
+        parts = ["# Results", command, to_markdown(boards), provenance_markdown(results)]
+        write_text(markdown, "\n\n".join(part.strip() for part in parts) + "\n")
     if as_json:
         content = {
             "leaderboards": [to_json(board) for board in boards],

@@ -76,16 +76,15 @@ class EncoderSpec(BaseModel):
         """Read the spec off the files of a model, without loading it.
 
         Raises:
-            EncoderError: the folder is not a sentence-transformers model with safetensors weights.
+            EncoderError: a file cannot be read, or the model is of a kind that is not supported.
         """
         folder = weights.folder
         asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
-        modules = _modules(folder)
         return cls(
             model_id=weights.model_id,
-            weights=_weight_hashes(folder),
+            weights=weights.sha256,
             tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
-            modules=modules,
+            modules=_modules(folder),
             max_seq_length=config.max_seq_length or _max_seq_length(folder),
             role=role,
             prompt=_own_prompt(folder, role) if asked_prompt is None else asked_prompt,
@@ -102,13 +101,6 @@ def _json(path: Path) -> Any:
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
-    if not (folder / "modules.json").exists():
-        raise EncoderError(
-            "not a sentence-transformers model",
-            where=folder,
-            expected="a folder with modules.json",
-            fix="give a sentence-transformers model by name or folder",
-        )
     modules = []
     for entry in _json(folder / "modules.json"):
         name = str(entry["type"]).rsplit(".", 1)[-1]
@@ -129,20 +121,6 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
             found=modules[0]["class"],
         )
     return modules
-
-
-def _weight_hashes(folder: Path) -> dict[str, str]:
-    found = sorted(path for path in folder.rglob("*.safetensors") if "onnx" not in path.parts)
-    unsafe = sorted(path for path in folder.rglob("pytorch_model*.bin"))
-    lacking = [path for path in unsafe if not any(other.parent == path.parent for other in found)]
-    if not found or lacking:
-        raise EncoderError(
-            "the model has no safetensors weights",
-            where=lacking[0] if lacking else folder,
-            expected="model.safetensors (a pickle file could run code, so it is never loaded)",
-            fix="convert the model: SentenceTransformer(...).save_pretrained(folder)",
-        )
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in found}
 
 
 def _max_seq_length(folder: Path) -> int:

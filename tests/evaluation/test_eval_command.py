@@ -67,7 +67,10 @@ def test_every_head_that_fits_is_evaluated_after_raw(home: Home, cached: Callabl
     outcome = run("eval", "--dataset", "tiny", "--json", "--markdown", str(markdown))
     assert [(row["label"], row["seeds"]) for row in rows(outcome)] == [("raw encoder", 1), ("untrained random 16d", 2)]
     assert len(list(home.results.iterdir())) == 3
-    assert "| raw encoder |" in markdown.read_text()
+    written = markdown.read_text()
+    assert "| raw encoder |" in written
+    for origin in ("- seeds of untrained random 16d: ", "- machine: cpu ", "- versions: python ", "- commit: "):
+        assert origin in written
 
 
 def test_a_second_eval_loads_no_head(home: Home, cached: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
