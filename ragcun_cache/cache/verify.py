@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
@@ -216,6 +215,8 @@ def _wrong_values(vectors_nd: NDArray[np.floating], norms: NDArray[np.float32]) 
 
 
 def _verify_ids(layout: CacheLayout, manifest: Manifest, expected_ids: Iterable[str] | None) -> list[Damage]:
+    import polars as pl
+
     cache = EmbeddingCache.unchecked(LocalPlace(layout.folder), manifest)
     hashes = []
     expected = iter(expected_ids) if expected_ids is not None else None
