@@ -97,8 +97,10 @@ def list_all(names: Names = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def info(name: Annotated[str, typer.Argument(help="Folder of a cache, or name of a collection.")]) -> None:
-    """Print everything that the manifest says, as JSON."""
+def info(
+    name: Annotated[str, typer.Argument(help="Folder of a cache, or name of a collection.")], as_json: Json = False
+) -> None:
+    """Print everything that the manifest says: spec, provenance, totals."""
     records = [
         {
             "folder": str(layout.folder),
@@ -112,7 +114,15 @@ def info(name: Annotated[str, typer.Argument(help="Folder of a cache, or name of
         }
         for layout, manifest in find_caches([name])
     ]
-    typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+    if as_json:
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    for record in records:
+        typer.echo(record["folder"])
+        for key, value in record.items():
+            lines = value.items() if isinstance(value, dict) else [("", value)]
+            for inner, text in lines:
+                typer.echo(f"  {f'{key}.{inner}' if inner else key}: {text}")
 
 
 @app.command()

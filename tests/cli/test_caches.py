@@ -49,8 +49,9 @@ def test_ls_info_and_du_say_what_there_is(cached: Path) -> None:
         ("passage", 200, True),
     }
     assert "tiny passage: 200 × 32 float16 memmap" in run("ls").stdout
-    (about,) = json.loads(run("info", str(cached)).stdout)
+    (about,) = json.loads(run("info", str(cached), "--json").stdout)
     assert about["spec"]["max_seq_length"] == 16
+    assert "  spec.max_seq_length: 16\n" in run("info", str(cached)).stdout
     total = json.loads(run("du", "--json").stdout)["total"]
     assert total == sum(one["bytes"] for one in records) > 200 * 32 * 2
 
