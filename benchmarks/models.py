@@ -42,8 +42,9 @@ class OurEncoder:
         """Return (n, dim) unit vectors."""
         tokens = self._backend.tokenise(texts)
         vectors_nd = np.empty((len(texts), self._backend.dim), np.float32)
-        for rows in plan_batches(tokens.n_tokens.tolist(), self._backend.batch_tokens):
-            vectors_nd[rows], _ = self._backend.embed([tokens.input_ids[row] for row in rows])
+        for batch in plan_batches(tokens.n_tokens.tolist(), self._backend.batch_tokens, _MAX_SEQ_LENGTH):
+            input_ids = [tokens.input_ids[row] for row in batch.rows]
+            vectors_nd[batch.rows], _ = self._backend.embed(input_ids, batch.length)
         return vectors_nd
 
 

@@ -21,5 +21,5 @@ class Backend(Protocol):
     def tokenise(self, texts: list[str]) -> Tokens:
         """Return the token ids of each text."""
 
-    def embed(self, input_ids: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return (b, dim) float32 unit vectors and (b,) float32 norms from before they were normalised."""
+    def embed(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Pad to ``length``; return (b, dim) float32 unit vectors and (b,) float32 norms from before normalisation."""

@@ -249,7 +249,8 @@ def encode_shard(
 ) -> Shard:
     """Return the shard of these rows: what was ``found`` is copied, the rest encoded.
 
-    What a row is batched with depends on its shard alone, so a resumed encode gives the bytes of a whole one.
+    A row is padded to a length that depends on its text alone, so neither what it is batched with nor whether the
+    encode was interrupted changes its vector.
 
     Raises:
         EncoderError: a vector is not finite.
@@ -271,9 +272,9 @@ def encode_shard(
         backend = backend_of()
         tokens = backend.tokenise([strings[row] for row in to_encode])
         n_tokens[to_encode], truncated[to_encode] = tokens.n_tokens, tokens.truncated
-        for batch in plan_batches(tokens.n_tokens.tolist(), backend.batch_tokens):
-            unit_bd, norm_b = backend.embed([tokens.input_ids[row] for row in batch])
-            rows = to_encode[batch]
+        for batch in plan_batches(tokens.n_tokens.tolist(), backend.batch_tokens, spec.max_seq_length):
+            unit_bd, norm_b = backend.embed([tokens.input_ids[row] for row in batch.rows], batch.length)
+            rows = to_encode[batch.rows]
             if not np.isfinite(unit_bd).all():
                 bad = rows[int(np.flatnonzero(~np.isfinite(unit_bd).all(axis=1))[0])]
                 raise EncoderError(

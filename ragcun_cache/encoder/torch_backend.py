@@ -85,8 +85,8 @@ class TorchBackend:
                 whole[row] = ids
         return Tokens(whole, truncated)
 
-    def embed(self, input_ids: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Encode one batch of token ids.
+    def embed(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Encode one batch of token ids, each padded to ``length`` tokens.
 
         Returns:
             (b, dim) float32 unit vectors, and (b,) float32 norms that they had before they were normalised.
@@ -95,7 +95,7 @@ class TorchBackend:
             EncoderError: the batch does not fit in the device's memory even one row at a time.
         """
         try:
-            return self._forward(input_ids)
+            return self._forward(input_ids, length)
         except self._torch.OutOfMemoryError:
             if len(input_ids) == 1:
                 raise EncoderError(
@@ -106,13 +106,17 @@ class TorchBackend:
                 ) from None
         self.batch_tokens = max(1, self.batch_tokens // 2)
         half = len(input_ids) // 2
-        parts = [self.embed(input_ids[:half]), self.embed(input_ids[half:])]
+        parts = [self.embed(input_ids[:half], length), self.embed(input_ids[half:], length)]
         return np.concatenate([unit for unit, _ in parts]), np.concatenate([norms for _, norms in parts])
 
-    def _forward(self, input_ids: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _forward(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         torch = self._torch
         with torch.inference_mode():
-            features = dict(self.model.tokenizer.pad({"input_ids": input_ids}, return_tensors="pt").to(self.device))
+            features = dict(
+                self.model.tokenizer.pad(
+                    {"input_ids": input_ids}, padding="max_length", max_length=length, return_tensors="pt"
+                ).to(self.device)
+            )
             features = self._transformer(features)
             features["token_embeddings"] = features["token_embeddings"].float()
             for module in self._rest:
