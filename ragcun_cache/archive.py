@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ragcun_cache.errors import ArchiveError
@@ -19,7 +20,7 @@ def _refuse_unsafe(archive_path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         is_link = stat.S_ISLNK(member.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
+        if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
             raise ArchiveError(
                 "archive reaches outside its own folder; nothing was unpacked",
                 where=archive_path,
@@ -65,5 +66,5 @@ def unpack(archive_path: Path, folder: Path) -> None:
                         while block := source.read(_BLOCK_BYTES):
                             copy.write(block)
                             advance(len(block))
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ArchiveError("archive is damaged", where=archive_path, found=str(error)) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
-from ragcun_cache.cache.pair import list_caches
+from ragcun_cache.cache.pair import list_caches, made_at
 from ragcun_cache.cache.writer import writer_lock
 
 
@@ -64,11 +64,11 @@ def find_garbage(caches: Path, heads: Path, named: Sequence[CacheLayout] = ()) -
     """
     references = head_references(heads)
     everything = list_caches(caches)
-    newest: dict[tuple[str, str], tuple[float, Path]] = {}
+    newest: dict[tuple[str, str], tuple[str, Path]] = {}
     for layout, manifest in everything:
         if manifest.complete:
             key = (manifest.collection, manifest.fingerprint)
-            age = (layout.manifest.stat().st_mtime, layout.folder)
+            age = (made_at(layout, manifest), layout.folder)
             newest[key] = max(newest.get(key, age), age)
     wanted = {layout.folder.resolve() for layout in named}
     garbage = []
@@ -91,6 +91,7 @@ def find_garbage(caches: Path, heads: Path, named: Sequence[CacheLayout] = ()) -
 def remove(garbage: Garbage) -> None:
     """Delete the cache. Raises CacheError if another process is writing it."""
     with writer_lock(garbage.layout):
-        # The manifest goes first: what is left after a crash is no cache, not a damaged one.
+        # The manifests go first, the copy before: what is left after a crash is no cache, not a damaged one.
+        garbage.layout.manifest_copy.unlink(missing_ok=True)
         garbage.layout.manifest.unlink()
         shutil.rmtree(garbage.layout.folder)

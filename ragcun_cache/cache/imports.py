@@ -22,6 +22,7 @@ from ragcun_cache.cache.writer import CacheWriter
 from ragcun_cache.collections import Collection
 from ragcun_cache.encoder.template import TEMPLATE, compose_text
 from ragcun_cache.errors import CacheError
+from ragcun_cache.files import sha256_json
 from ragcun_cache.progress import progress
 from ragcun_cache.provenance import library_versions, source_commit
 from ragcun_cache.role import Role
@@ -93,6 +94,9 @@ def import_vectors(
     spec = config.spec(role)
     fingerprint = spec_fingerprint(spec)
     layout = CacheLayout.of(caches, collection.name, role, fingerprint, content)
+    # The same file read by other columns is another source.
+    read_by = config.model_dump(mode="json", include={"id_column", "vector_column", "vector_dtype"})
+    source = sha256_json({"file": foreign.sha256, **read_by})
     asked = Manifest(
         collection=collection.name,
         role=role,
@@ -105,12 +109,12 @@ def import_vectors(
         shard_rows=config.shard_rows,
         total_rows=len(wanted),
         provenance={
-            "source": {"name": vectors.name, "sha256": foreign.sha256},
+            "source": {"name": vectors.name, "sha256": source},
             "versions": library_versions(),
             "commit": source_commit(),
         },
     )
-    _check_same_source(layout, foreign.sha256)
+    _check_same_source(layout, source)
     label = f"import {collection.name} {role}"
     with CacheWriter(layout, asked) as writer, progress(label, "rows", len(wanted) - writer.manifest.rows) as advance:
         while writer.manifest.rows < len(wanted):

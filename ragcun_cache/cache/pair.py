@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -39,10 +41,15 @@ class CachePair:
     passage: EmbeddingCache
 
 
+def folder_pattern(collection: str | None) -> str:
+    """Return the glob pattern of the folder of a collection's caches; of every collection for None."""
+    return "*" if collection is None else glob.escape(collection.replace("/", "__"))
+
+
 def list_caches(caches: Path, collection: str | None = None) -> list[tuple[CacheLayout, Manifest]]:
     """Return every cache below ``caches`` with its manifest, by path; those with a damaged manifest are logged."""
     found = []
-    for path in sorted(caches.glob(f"{collection.replace('/', '__') if collection else '*'}/*/manifest.json")):
+    for path in sorted(caches.glob(f"{folder_pattern(collection)}/*/manifest.json")):
         try:
             found.append((CacheLayout(path.parent), read_manifest(LocalPlace(path.parent))))
         except CacheError as error:
@@ -54,6 +61,12 @@ def describe_encoder(manifest: Manifest) -> str:
     """Return the encoder of a cache in words: fingerprint, model, backend and precision."""
     spec = manifest.spec
     return f"{manifest.encoder} ({spec.get('model_id')}, {spec.get('backend')}, {spec.get('precision')})"
+
+
+def made_at(layout: CacheLayout, manifest: Manifest) -> str:
+    """Return when the cache was begun, as text that sorts by time; of an old one, when its manifest was written."""
+    written = datetime.fromtimestamp(layout.manifest.stat().st_mtime, UTC).isoformat()
+    return str(manifest.provenance.get("created", written))
 
 
 def last_used(layout: CacheLayout) -> float:
@@ -81,8 +94,18 @@ def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = 
         fresh = [(layout, found) for layout, found in fresh if found.encoder.startswith(encoder)]
     by_encoder: dict[str, dict[Role, tuple[CacheLayout, Manifest]]] = {}
     for layout, found in fresh:
-        if found.complete:
-            by_encoder.setdefault(found.encoder, {})[found.role] = (layout, found)
+        if not found.complete:
+            continue
+        roles = by_encoder.setdefault(found.encoder, {})
+        if found.role in roles:
+            both = [roles[found.role], (layout, found)]
+            raise CacheError(
+                f"{collection.name}: encoder {found.encoder} has {found.role} vectors with several prompts",
+                where=caches,
+                found="; ".join(f"{one.spec.get('prompt')!r} in {place.folder}" for place, one in both),
+                fix=f"remove the one that you do not want, such as: ragcun-cache caches gc --delete {layout.folder}",
+            )
+        roles[found.role] = (layout, found)
     pairs = {name: roles for name, roles in by_encoder.items() if len(roles) == len(Role)}
     if not pairs:
         if fresh:

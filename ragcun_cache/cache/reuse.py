@@ -91,7 +91,11 @@ class VectorPool:
         places = np.stack([self._sources[at[wanted]], self._shards[at[wanted]]], axis=1)
         for source, shard in np.unique(places, axis=0).tolist():
             chosen = wanted[(places == (source, shard)).all(axis=1)]
-            if (part := self._copy(source, shard, self._rows[at[chosen]], chosen, text_sha256)) is not None:
+            try:
+                part = self._copy(source, shard, self._rows[at[chosen]], chosen, text_sha256)
+            except (OSError, CacheError):
+                continue  # Somebody removed or converted it meanwhile; these rows are encoded.
+            if part is not None:
                 parts.append(part)
         if not parts:
             return None

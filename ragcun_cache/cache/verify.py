@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
-from ragcun_cache.cache.manifest import FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
+from ragcun_cache.cache.manifest import SCHEMA_VERSION, FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
 from ragcun_cache.cache.place import LocalPlace
-from ragcun_cache.cache.reader import EmbeddingCache
+from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import Shard, file_record, write_parts
 from ragcun_cache.cache.writer import writer_lock
 from ragcun_cache.errors import CacheError
@@ -23,6 +24,7 @@ from ragcun_cache.files import atomic_file, sha256_file
 # Rounding to float16 moves the norm of a unit vector by less than this; a vector of another kind is far outside.
 _NORM_TOLERANCE = 5e-3
 _NORM_BLOCK_ROWS = 4096
+_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def verify(folder: Path, *, expected_ids: Iterable[str] | None = None) -> list[D
     manifest, damages = _verify_manifest(layout)
     if manifest is None:
         return damages
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS)) as pool:
         # sha256 and numpy let go of the interpreter, so shards are checked side by side.
         for found in pool.map(lambda index: _verify_shard(layout, manifest, index), range(len(manifest.shards))):
             damages += found
@@ -122,6 +124,9 @@ def sound_manifest(folder: Path) -> Manifest:
     """
     manifest, _ = _verify_manifest(CacheLayout(folder))
     if manifest is None:
+        versions = {_schema_version(path) for path in (CacheLayout(folder).manifest, CacheLayout(folder).manifest_copy)}
+        if versions - {None, SCHEMA_VERSION}:
+            read_manifest(LocalPlace(folder))  # Another version is no damage; this says so.
         raise CacheError(
             "both copies of the manifest are damaged, so nothing says what the bytes should be",
             where=folder,
@@ -145,7 +150,8 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
         # A crash between the two writes leaves the copy one step behind, never ahead.
         damages.append(Damage(layout.manifest_copy.name, None, "differs from manifest.json"))
         main, copy = found[layout.manifest], found[layout.manifest_copy]
-        if (copy.rows, copy.complete) > (main.rows, main.complete):
+        is_behind = (copy.rows, copy.complete) > (main.rows, main.complete)
+        if is_behind or (not _fits(layout, main) and _fits(layout, copy)):
             damages.append(Damage(layout.manifest.name, None, "is older than its copy"))
             del found[layout.manifest]
     manifest = found.get(layout.manifest) or found.get(layout.manifest_copy)
@@ -163,6 +169,20 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
     ):
         damages.append(Damage(layout.manifest.name, None, "its fingerprint is not that of its spec"))
     return manifest, damages
+
+
+def _fits(layout: CacheLayout, manifest: Manifest) -> bool:
+    """Whether every file that the manifest names is there."""
+    return all(
+        (layout.folder / file.name).exists() for shard in manifest.shards for file in (shard.vectors, shard.metadata)
+    )
+
+
+def _schema_version(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes()).get("schema_version")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _verify_shard(layout: CacheLayout, manifest: Manifest, index: int) -> list[Damage]:
@@ -201,6 +221,8 @@ def _wrong_bytes(path: Path, file: FileRecord) -> str | None:
 
 
 def _wrong_values(vectors_nd: NDArray[np.floating], norms: NDArray[np.float32]) -> str | None:
+    if not (np.isfinite(norms).all() and (norms >= 0).all()):
+        return "a norm is negative or not finite"
     for start in range(0, len(vectors_nd), _NORM_BLOCK_ROWS):
         block_nd = vectors_nd[start : start + _NORM_BLOCK_ROWS].astype(np.float32)
         length_n = np.sqrt(np.einsum("nd,nd->n", block_nd, block_nd))

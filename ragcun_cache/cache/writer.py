@@ -113,9 +113,9 @@ class CacheWriter:
                 if self._layout.manifest.exists() or self._layout.manifest_copy.exists():
                     found = read_manifest(LocalPlace(self._layout.folder))
                     self._check_same(found)
-                    bring_copy_along(self._layout, found)
                     # A manifest that names files which are not there is no ground to sweep others on.
                     EmbeddingCache(self._layout.folder, allow_incomplete=True)
+                    bring_copy_along(self._layout, found)
                     self.manifest = found
                 else:
                     self._asked.write(self._layout)
@@ -129,6 +129,11 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, traceback)
+
+    @property
+    def place(self) -> LocalPlace:
+        """The folder, for reading what is recorded already."""
+        return LocalPlace(self._layout.folder)
 
     def _check_same(self, found: Manifest) -> None:
         asked = self._asked

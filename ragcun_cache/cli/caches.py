@@ -27,6 +27,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Folders of caches, or names of collections. Default: all.")]
 
 
+def _is_cache(folder: Path) -> bool:
+    """Whether the folder has a manifest, be it only the spare one."""
+    return any((folder / name).exists() for name in ("manifest.json", "manifest.copy.json"))
+
+
 def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:
     """Return the caches that ``names`` name, with manifests read from their spare copies where need be.
 
@@ -34,6 +39,7 @@ def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:
         CacheError: a name names none.
     """
     from ragcun_cache.cache import CacheLayout
+    from ragcun_cache.cache.pair import folder_pattern
     from ragcun_cache.cache.verify import sound_manifest
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
@@ -42,8 +48,8 @@ def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:
     folders: list[Path] = []
     for name in names if names else ["*"]:
         folder = Path(name)
-        found = [folder] if (folder / "manifest.json").exists() else []
-        found = found or sorted(path.parent for path in root.glob(f"{name.replace('/', '__')}/*/manifest.json"))
+        found = [folder] if _is_cache(folder) else []
+        found = found or sorted(filter(_is_cache, root.glob(f"{folder_pattern(name if names else None)}/*")))
         if names and not found:
             raise CacheError(f"no cache {name!r}", where=root, fix="ragcun-cache caches ls")
         folders += found

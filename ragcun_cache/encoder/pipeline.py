@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, Shard, list_caches
+from ragcun_cache.cache.pair import made_at
 from ragcun_cache.cache.reuse import FoundRows, VectorPool, text_keys
 from ragcun_cache.collections import Collection
 from ragcun_cache.device import resolve_device
@@ -66,10 +68,14 @@ def encode_collection(collection: Collection, home: Home, config: EncodeConfig) 
         CacheError: another process writes the same cache, or the disk is full or failing.
     """
     weights = find_weights(config.model, home)
+    config = _with_cached_precision(collection, home, config, weights)
     model: FrozenModel | None = None
     reports = []
     for role in Role:
         content = collection.content_sha256(role)
+        if config.precision == "auto":
+            model = FrozenModel(weights, config)
+            config = model.config
         if finished := _finished(collection, home, config, weights, role, content):
             manifest = EmbeddingCache(finished.folder).manifest
             reports.append(EncodeReport(role, finished.folder, manifest, 0, 0, 0, 0.0))
@@ -138,6 +144,7 @@ def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenMo
         shard_rows=config.shard_rows or _shard_rows(total_rows),
         total_rows=total_rows,
         provenance={
+            "created": datetime.now(UTC).isoformat(),
             "device": config.device,
             "batch_tokens": config.batch_tokens,
             "machine": machine(),
@@ -159,35 +166,43 @@ def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenMo
 def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:
     """Return how many rows of the collection's last cached version have a text that is no longer in it."""
     earlier = [
-        other
+        (other, found)
         for other, found in list_caches(home.caches, manifest.collection)
         if found.fingerprint == manifest.fingerprint and found.complete and other.folder != layout.folder
     ]
     if not earlier:
         return 0
-    last = max(earlier, key=lambda other: other.manifest.stat().st_mtime)
-    now, before = (text_keys(EmbeddingCache(folder)) for folder in (layout.folder, last.folder))
+    last = max(earlier, key=lambda entry: made_at(*entry))[0]
+    try:
+        now, before = (text_keys(EmbeddingCache(folder)) for folder in (layout.folder, last.folder))
+    except CacheError:
+        return 0  # The old cache is damaged, which is no reason to fail the new one.
     return int((~np.isin(before, now)).sum())
 
 
 def _finished(
     collection: Collection, home: Home, config: EncodeConfig, weights: Weights, role: Role, content: str
 ) -> CacheLayout | None:
-    """Return the complete cache that answers this request; ``auto`` precision is content with any that is there."""
-    precisions = _PRECISIONS if config.precision == "auto" else (config.precision,)
-    complete = {
-        (manifest.fingerprint, manifest.content_sha256): layout
-        for layout, manifest in list_caches(home.caches, collection.name)
-        if manifest.complete
-    }
-    if not complete:
+    """Return the complete cache that answers this request, if there is one and its precision is settled."""
+    if config.precision == "auto":
         return None
-    first = EncoderSpec.of(weights, role, config, "fp32")
-    for precision in precisions:
-        spec = first.model_copy(update={"precision": precision})
-        if found := complete.get((spec.fingerprint, content)):
-            return found
+    fingerprint = EncoderSpec.of(weights, role, config, config.precision).fingerprint
+    for layout, manifest in list_caches(home.caches, collection.name):
+        if manifest.complete and (manifest.fingerprint, manifest.content_sha256) == (fingerprint, content):
+            return layout
     return None
+
+
+def _with_cached_precision(collection: Collection, home: Home, config: EncodeConfig, weights: Weights) -> EncodeConfig:
+    """Settle ``auto`` on a precision in which both roles are cached: queries and passages must agree in it."""
+    if config.precision != "auto" or not list_caches(home.caches, collection.name):
+        return config
+    content = {role: collection.content_sha256(role) for role in Role}
+    for precision in _PRECISIONS:
+        settled = config.model_copy(update={"precision": precision})
+        if all(_finished(collection, home, settled, weights, role, content[role]) for role in Role):
+            return settled
+    return config
 
 
 def _shard_rows(total_rows: int) -> int:
@@ -222,15 +237,29 @@ def _write_shards(
     shards_there, missing = len(manifest.shards), manifest.total_rows - manifest.rows
     copied = 0
     spec = model.spec(role)
+    recorded = EmbeddingCache.unchecked(writer.place, manifest)
     label = f"encode {collection.name} {'queries' if role is Role.QUERY else 'passages'}"
     with progress(label, "rows", missing) as advance:
         for index, (ids, texts) in enumerate(text_blocks(collection, role, manifest.shard_rows)):
-            if index >= shards_there:
-                hashes = text_hashes(spec, texts)
+            hashes = text_hashes(spec, texts)
+            if index < shards_there:
+                _check_recorded(recorded, index, ids, hashes)
+            else:
                 found = pool.find(hashes)
                 writer.append(encode_shard(ids, texts, spec, lambda: model.backend, advance, found, manifest.dim))
                 copied += 0 if found is None else len(found.wanted)
     return missing - copied, copied
+
+
+def _check_recorded(cache: EmbeddingCache, index: int, ids: list[str], hashes: list[bytes]) -> None:
+    """Compare a shard of an earlier attempt with the texts as they are: a file may change and change back meanwhile."""
+    rows = cache.rows_table(index, ["id", "text_sha256"])
+    if rows.column("id").to_pylist() != ids or rows.column("text_sha256").to_pylist() != hashes:
+        raise CacheError(
+            f"shard {index} is of other texts than the collection has now",
+            where=cache.address,
+            fix=f"ragcun-cache caches gc --delete {cache.address}, then encode again",
+        )
 
 
 def text_hashes(spec: EncoderSpec, texts: list[str]) -> list[bytes]:

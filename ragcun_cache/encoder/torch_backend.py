@@ -63,6 +63,9 @@ class TorchBackend:
         self.model.max_seq_length = self._limit = max_seq_length
         self._transformer = self.model[0].to(self._dtype)
         self._rest = [self.model[index] for index in range(1, len(self.model))]
+        # Vectors are normalised here in any case, and the norm from before is kept.
+        if self._rest and type(self._rest[-1]).__name__ == "Normalize":
+            self._rest.pop()
         self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
         self.dim = self._dim()
 
@@ -120,8 +123,7 @@ class TorchBackend:
             features = self._transformer(features)
             features["token_embeddings"] = features["token_embeddings"].float()
             for module in self._rest:
-                if type(module).__name__ != "Normalize":
-                    features = module(features)
+                features = module(features)
             pooled_bd = features["sentence_embedding"].float()
             norm_b = torch.linalg.vector_norm(pooled_bd, dim=1)
             unit_bd = pooled_bd / norm_b.clamp_min(1e-12)[:, None]

@@ -73,7 +73,9 @@ def find_weights(model: str, home: Home) -> Weights:
         EncoderError: it is nowhere to be had, or its weights are not those that are known under the name.
     """
     name = model.rstrip("/").rsplit("/", 1)[-1]
-    for folder in (Path(model), home.models / name):
+    # Another organisation's model may have the same name: the short name stands for sentence-transformers' own.
+    own = home.models / (name if model in (name, f"sentence-transformers/{name}") else model)
+    for folder in (Path(model), own):
         if (folder / "modules.json").exists():
             return Weights.of(name, folder)
     hub_name = model if "/" in model else f"sentence-transformers/{model}"
@@ -84,7 +86,7 @@ def find_weights(model: str, home: Home) -> Weights:
         return Weights.of(name, _from_packages(name, home))
     raise EncoderError(
         f"no model {model!r}",
-        where=f"looked in {Path(model)}, {home.models / name} and the hub",
+        where=f"looked in {Path(model)}, {own} and the hub",
         found=folder_or_reason,
         fix="give the folder of a sentence-transformers model with --model, or put one below models/",
     )

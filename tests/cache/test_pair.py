@@ -59,3 +59,12 @@ def test_one_damaged_manifest_does_not_hide_the_other_caches(home: Home, tiny_pa
     assert found == {good.query.folder, good.passage.folder, bad.passage.folder}
     assert "the manifest is damaged" in caplog.text
     assert "caches verify --repair" in caplog.text
+
+
+def test_two_prompts_of_one_role_are_not_guessed_between(home: Home, tiny_pair, cache_of) -> None:
+    tiny_pair()
+    content = Tiny().content_sha256(Role.QUERY)
+    spec = {"prompt": "search: "}
+    cache_of(home.caches, "tiny", Role.QUERY, ["q0"], np.ones((1, 32), np.float16), content_sha256=content, spec=spec)
+    with pytest.raises(CacheError, match=r"several prompts[\s\S]*'search: '"):
+        open_pair(home.caches, Tiny())

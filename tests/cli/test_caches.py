@@ -150,3 +150,11 @@ def test_gc_is_dry_by_default_and_spares_what_a_head_refers_to(cached: Path, hom
     run("gc", "--delete", "--force")
     assert not cached.exists()
     assert EmbeddingCache(newer).rows == 201
+
+
+def test_a_missing_manifest_is_found_and_restored(cached: Path) -> None:
+    before = (cached / "manifest.json").read_bytes()
+    (cached / "manifest.json").unlink()
+    assert run("verify").exit_code == 1
+    assert run("verify", str(cached), "--repair").exit_code == 0
+    assert (cached / "manifest.json").read_bytes() == before

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragcun_cache.cache import EmbeddingCache
-from ragcun_cache.collections import find_collection
-from ragcun_cache.encoder import EncodeConfig, encode_collection
+from ragcun_cache.collections import Collection, Texts, find_collection
+from ragcun_cache.encoder import EncodeConfig, encode_collection, pipeline
 from ragcun_cache.encoder.torch_backend import TorchBackend
 from ragcun_cache.errors import CacheError, CollectionError, ConfigError
 from ragcun_cache.home import Home
@@ -183,3 +185,42 @@ def test_killed_and_resumed_is_byte_identical(home: Home, tmp_path: Path, tiny_c
     assert [report.encoded for report in reports] == [0, 900 - safe]
     assert vector_bytes(home) == vector_bytes(whole)
     assert not list(home.caches.rglob("*.partial-*"))
+
+
+def test_a_file_that_changed_and_changed_back_is_not_taken_for_the_old_one(
+    home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    encode_shard, texts = pipeline.encode_shard, Collection.texts
+    seen: list[str] = []
+
+    def interrupted(ids: list[str], *arguments: object) -> object:
+        if ids[0] == "p40":
+            raise KeyboardInterrupt
+        return encode_shard(ids, *arguments)
+
+    def edited(self: Collection, role: Role) -> Iterator[Texts]:
+        for batch in texts(self, role):
+            seen.append(role)
+            yield dataclasses.replace(batch, titles=[title.replace("title 7", "other") for title in batch.titles])
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "encode_shard", interrupted)
+        patch.setattr(Collection, "texts", edited)
+        encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40))
+    assert Role.PASSAGE in seen
+    with pytest.raises(CacheError, match="shard 0 is of other texts than the collection has now"):
+        encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40))
+
+
+def test_auto_precision_is_the_same_for_queries_and_passages(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    encode_collection(collection, home, config_of(tiny_encoder))
+    (passages,) = home.caches.glob("tiny/passage-*")
+    for path in (passages / "manifest.copy.json", passages / "manifest.json"):
+        path.unlink()
+    reports = encode_collection(collection, home, config_of(tiny_encoder, precision="auto"))
+    assert len({report.manifest.encoder for report in reports}) == 1
+    assert [r.encoded for r in encode_collection(collection, home, config_of(tiny_encoder, precision="auto"))] == [0, 0]
