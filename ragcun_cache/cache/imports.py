@@ -177,7 +177,13 @@ def _examples(ids: Iterable[str]) -> str:
 def _check_same_source(layout: CacheLayout, source_sha256: str) -> None:
     if not layout.manifest.exists():
         return
-    found = read_manifest(LocalPlace(layout.folder)).provenance.get("source", {}).get("sha256")
+    manifest = read_manifest(LocalPlace(layout.folder))
+    if not manifest.rows and not manifest.complete:
+        # Of an import whose first rows were refused nothing is left that another one could be mixed with.
+        layout.manifest_copy.unlink(missing_ok=True)
+        layout.manifest.unlink()
+        return
+    found = manifest.provenance.get("source", {}).get("sha256")
     if found != source_sha256:
         raise CacheError(
             "other vectors of the same model and settings were imported before",

@@ -14,7 +14,7 @@ from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
-from ragcun_cache.errors import CacheError
+from ragcun_cache.errors import CacheError, unknown_choice
 from ragcun_cache.role import Role
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,10 @@ def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = 
     everything = list_caches(caches, collection.name)
     fresh = [(layout, found) for layout, found in everything if found.content_sha256 == content[found.role]]
     if encoder is not None:
+        known = {found.encoder for _, found in fresh}
         fresh = [(layout, found) for layout, found in fresh if found.encoder.startswith(encoder)]
+        if known and not fresh:
+            raise unknown_choice("encoder", encoder, known, where=caches, error=CacheError)
     by_encoder: dict[str, dict[Role, tuple[CacheLayout, Manifest]]] = {}
     for layout, found in fresh:
         if not found.complete:

@@ -211,8 +211,8 @@ def _verify(layout: CacheLayout, manifest: Manifest, collection: Collection | No
 def verify(
     names: Names = None,
     repair: Annotated[bool, typer.Option("--repair", help="Encode damaged shards again, and nothing else.")] = False,
-    re_encode: Annotated[int, typer.Option(help="Also encode this many rows again and compare them.")] = 0,
-    min_cosine: Annotated[float, typer.Option(help="Agreement that re-encoded rows must reach.")] = 0.999,
+    re_encode: Annotated[int, typer.Option(min=0, help="Also encode this many rows again and compare them.")] = 0,
+    min_cosine: Annotated[float, typer.Option(min=-1, max=1, help="Least agreement of re-encoded rows.")] = 0.999,
     model: Annotated[str | None, typer.Option(help="The model that made the cache. Default: the default one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dataset: Annotated[str | None, typer.Option(help="Folder of the collection, where its name finds none.")] = None,

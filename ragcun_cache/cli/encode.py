@@ -15,7 +15,7 @@ def encode(
     pairs: Annotated[
         int | None, typer.Option(help="Encode only a sample of this many train pairs, and dev pairs beside them.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
     model: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, by name or folder. Default: all-mpnet-base-v2.")
     ] = None,

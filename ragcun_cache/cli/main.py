@@ -15,6 +15,8 @@ from ragcun_cache.cli.leaderboard import leaderboard
 from ragcun_cache.cli.train_head import train_head
 from ragcun_cache.errors import RagcunCacheError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="ragcun-cache",
     help="Encode once with a frozen sentence encoder; train and evaluate retrieval heads on the cached vectors.",
@@ -54,6 +56,12 @@ def main() -> None:
     except RagcunCacheError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.strerror}\n  where:    {error.filename}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as ending:
+        if ending.code == _INTERRUPTED:
+            print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise

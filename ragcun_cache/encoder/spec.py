@@ -85,7 +85,7 @@ class EncoderSpec(BaseModel):
             weights=weights.sha256,
             tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
             modules=_modules(folder),
-            max_seq_length=config.max_seq_length or _max_seq_length(folder),
+            max_seq_length=_max_seq_length(folder, config.max_seq_length),
             role=role,
             prompt=_own_prompt(folder, role) if asked_prompt is None else asked_prompt,
             precision=precision,
@@ -123,13 +123,23 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return modules
 
 
-def _max_seq_length(folder: Path) -> int:
-    """The model's limit, found as sentence-transformers finds it."""
+def _max_seq_length(folder: Path, asked: int | None) -> int:
+    """Return how many tokens are read: as asked, within the positions that the model knows, or its own limit."""
+    positions = _json(folder / "config.json").get("max_position_embeddings")
+    if asked is not None:
+        if positions is not None and asked > int(positions):
+            raise EncoderError(
+                "--max-seq-length is more than the model can read",
+                where=folder / "config.json",
+                expected=f"at most {positions}",
+                found=asked,
+            )
+        return asked
     own = folder / "sentence_bert_config.json"
     length = _json(own).get("max_seq_length") if own.exists() else None
     if length is None:
         tokenizer = folder / "tokenizer_config.json"
-        limits = [_json(folder / "config.json").get("max_position_embeddings")]
+        limits = [positions]
         limits += [_json(tokenizer).get("model_max_length")] if tokenizer.exists() else []
         known = [int(limit) for limit in limits if limit is not None]
         length = min(known) if known else 512

@@ -67,3 +67,11 @@ def test_a_wrong_name_exits_2_and_names_the_right_ones(
     assert "Traceback" not in done.stderr
     for word in named:
         assert word in done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_an_error_not_a_traceback(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(Home(tmp_path / "file"), "encode", "--dataset", "pydocs")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr

@@ -91,3 +91,9 @@ def test_an_unknown_model_says_where_it_was_looked_for(home: Home, monkeypatch: 
     monkeypatch.setattr(weights_module, "_from_hub", lambda _: "no network")
     with pytest.raises(EncoderError, match=r"no model 'nowhere/nothing'[\s\S]*no network[\s\S]*--model"):
         find_weights("nowhere/nothing", home)
+
+
+def test_more_tokens_than_the_model_has_positions_are_refused(model: Path) -> None:
+    with pytest.raises(EncoderError, match=r"at most 64[\s\S]*found:    65"):
+        spec_of(model, max_seq_length=65)
+    assert spec_of(model, max_seq_length=64).max_seq_length == 64
