@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, and checksums that are not computed twice."""
+"""Files that are either whole or absent: atomic writes, and checksums."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class EncodeReport:
 def encode_collection(collection: Collection, home: Home, config: EncodeConfig) -> list[EncodeReport]:
     """Make sure that the queries and passages of ``collection`` are cached, encoding only texts that no cache holds.
 
-    Every text is read and checked before the model is loaded, so bad input costs seconds, not hours; a collection that
-    is already cached is answered without importing torch.
+    All texts of a role are read and checked before the first of them is encoded (queries come before passages); a
+    collection that is already cached is answered without importing torch.
 
     Raises:
         CollectionError: the collection cannot be read; nothing that is cached was touched.
