@@ -15,7 +15,7 @@ from ragcun_cache.cli.caches_transfer import convert_cache, export_cache, import
 if TYPE_CHECKING:
     from ragcun_cache.cache import CacheLayout, Damage, Manifest
     from ragcun_cache.collections import Collection
-    from ragcun_cache.encoder.pipeline import FrozenModel
+    from ragcun_cache.encoder.frozen import FrozenModel
 
 app = typer.Typer(no_args_is_help=True)
 app.command("convert")(convert_cache)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifes
 from ragcun_cache.cache.pair import made_at
 from ragcun_cache.cache.reuse import FoundRows, VectorPool, text_keys
 from ragcun_cache.collections import Collection
-from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.backend import Backend
 from ragcun_cache.encoder.batches import plan_batches
 from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.spec import EncoderSpec
 from ragcun_cache.encoder.template import compose_text
 from ragcun_cache.encoder.weights import Weights, find_weights
@@ -83,45 +82,6 @@ def encode_collection(collection: Collection, home: Home, config: EncodeConfig) 
         model = model or FrozenModel(weights, config)
         reports.append(_encode_role(collection, role, home, model, content))
     return reports
-
-
-class FrozenModel:
-    """An encoder whose settings are settled, and whose weights are loaded when the first text needs them."""
-
-    def __init__(self, weights: Weights, config: EncodeConfig) -> None:
-        """Settle device and precision. Raises ConfigError if this machine does not have them."""
-        from ragcun_cache.encoder.torch_backend import resolve_precision
-
-        device = resolve_device(config.device)
-        precision = resolve_precision(config.precision, device)
-        self.weights = weights
-        self.config = config.model_copy(update={"device": device, "precision": precision})
-
-    def spec(self, role: Role) -> EncoderSpec:
-        """Return the identity of the vectors that this model makes in ``role``."""
-        assert self.config.precision != "auto"
-        spec = EncoderSpec.of(self.weights, role, self.config, self.config.precision)
-        if any(module["config"].get("include_prompt") is False for module in spec.modules):
-            raise EncoderError(
-                "models that leave the prompt out of pooling are not supported", where=self.weights.folder
-            )
-        return spec
-
-    @cached_property
-    def backend(self) -> Backend:
-        """The loaded model."""
-        from ragcun_cache.encoder.torch_backend import TorchBackend
-
-        spec = self.spec(Role.PASSAGE)
-        backend = TorchBackend(
-            self.weights.folder,
-            device=self.config.device,
-            precision=spec.precision,
-            max_seq_length=spec.max_seq_length,
-        )
-        if self.config.batch_tokens:
-            backend.batch_tokens = self.config.batch_tokens
-        return backend
 
 
 def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenModel, content: str) -> EncodeReport:

@@ -12,7 +12,8 @@ from ragcun_cache.cache import Damage, EmbeddingCache, Manifest, Shard, repair
 from ragcun_cache.cache.manifest import spec_differences
 from ragcun_cache.collections import Collection
 from ragcun_cache.encoder.config import EncodeConfig
-from ragcun_cache.encoder.pipeline import FrozenModel, encode_shard, text_blocks
+from ragcun_cache.encoder.frozen import FrozenModel
+from ragcun_cache.encoder.pipeline import encode_shard, text_blocks
 from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
