@@ -72,6 +72,8 @@ def describe_head(record: HeadRecord) -> EvaluatedHead:
     # Where it was computed, and what is said elsewhere, makes no other head.
     settings = {key: value for key, value in train.items() if key not in {"seed", "device", "encoder"}}
     settings["train_caches"] = sha256_json(record.provenance.get("caches"))[:8]
+    if source := record.provenance.get("arch_source_sha256"):
+        settings["arch_source"] = source[:8]
     if not record.complete:
         settings["stopped_after_epoch"] = record.provenance.get("epoch")
     return EvaluatedHead(
