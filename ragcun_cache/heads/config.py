@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,10 +23,14 @@ class Arch(StrEnum):
     LEJEPA = "lejepa"
     """A projection with an EMA target and a predictor, trained on the predictive and the isotropy loss."""
 
-    @property
-    def trains(self) -> bool:
-        """Whether there is anything to learn."""
-        return self in (Arch.ISOTROPY, Arch.LEJEPA)
+
+ArchName = Annotated[Arch | str, Field(union_mode="left_to_right")]
+"""A built-in architecture, or the name of one that was registered (``heads.own``)."""
+
+
+def trains(arch: Arch | str) -> bool:
+    """Return whether there is anything to learn; one of the user's own always has."""
+    return arch not in (Arch.IDENTITY, Arch.UNTRAINED)
 
 
 class Init(StrEnum):
@@ -67,7 +71,7 @@ class HeadConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    arch: Arch
+    arch: ArchName
     in_dim: int = Field(gt=0)
     out_dim: int = Field(gt=0)
     similarity: Similarity

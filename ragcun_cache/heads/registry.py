@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import torch
 
+from ragcun_cache.errors import HeadError, unknown_choice
 from ragcun_cache.heads.config import Arch, HeadConfig
 from ragcun_cache.heads.head import Head
 from ragcun_cache.heads.identity import IdentityHead
 from ragcun_cache.heads.lejepa import LejepaHead
+from ragcun_cache.heads.own import own_archs
 from ragcun_cache.heads.projected import IsotropyHead, ProjectionHead
 
 _BUILDERS: dict[Arch, Callable[[HeadConfig, bool], Head]] = {
@@ -25,13 +27,26 @@ def build_head(config: HeadConfig, *, seed: int, for_training: bool = True) -> H
 
     The projection is drawn first, so heads of one seed and one size share it whatever their architecture:
     ``untrained`` with seed s is what ``isotropy`` and ``lejepa`` with seed s start from.
+
+    Raises:
+        HeadError: the architecture is neither built in nor registered.
+
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _BUILDERS[config.arch](config, for_training)
+        return _build(config, for_training)
 
 
 def build_empty_head(config: HeadConfig) -> Head:
     """Build the retrieval part of a head without memory for its weights (they are on the meta device)."""
     with torch.device("meta"):
-        return _BUILDERS[config.arch](config, False)
+        return _build(config, False)
+
+
+def _build(config: HeadConfig, for_training: bool) -> Head:
+    if isinstance(config.arch, Arch):
+        return _BUILDERS[config.arch](config, for_training)
+    own = own_archs()
+    if config.arch not in own:
+        raise unknown_choice("arch", config.arch, [*Arch, *own], error=HeadError)
+    return own[config.arch].build(config)

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
-from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy
+from ragcun_cache.heads.config import Arch, ArchName, HeadConfig, Init, Input, InputScale, Isotropy
+from ragcun_cache.heads.own import own_archs
 from ragcun_cache.similarity import Similarity
 
 
@@ -58,7 +59,7 @@ _NOTHING_TO_LEARN: dict[str, Any] = {
 
 # The settings that an architecture leaves no choice in. Asking for anything else is an error: a setting that is
 # accepted and ignored would sit in the record of a run that it had no part in.
-_FIXED: dict[Arch, dict[str, Any]] = {
+_FIXED: dict[Arch | str, dict[str, Any]] = {
     Arch.IDENTITY: {
         **_NOTHING_TO_LEARN,
         "init": Init.IDENTITY,
@@ -83,7 +84,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    arch: Arch = Arch.LEJEPA
+    arch: ArchName = Arch.LEJEPA
     dataset: str
     encoder: str | None = None
     pairs: int | None = Field(default=None, gt=0)
@@ -127,9 +128,9 @@ class TrainConfig(BaseModel):
                 # Pydantic would take YAML's on/off/yes/no for 1 and 0.
                 raise ConfigError(f"{name} is not a switch", expected=_expectation(name), found=value)
         arch = given.get("arch", cls.model_fields["arch"].default)
-        if arch not in list(Arch):
-            raise unknown_choice("arch", str(arch), [member.value for member in Arch])
-        fixed = _FIXED[Arch(arch)]
+        if arch not in list(Arch) and str(arch) not in (own := own_archs()):
+            raise unknown_choice("arch", str(arch), [*(member.value for member in Arch), *own])
+        fixed = _FIXED.get(str(arch), {})
         for name, value in fixed.items():
             if name in given and given[name] != value:
                 raise ConfigError(

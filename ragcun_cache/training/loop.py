@@ -79,7 +79,8 @@ def run_epochs(
 ) -> Iterator[Epoch]:
     """Train epochs ``first_epoch`` to ``config.epochs``, yielding after each; seeds the global generator.
 
-    Each step: the losses of a batch, weighted and summed; gradients clipped by their global norm; AdamW; EMA.
+    Each step: the losses of a batch, weighted (by 1 where the config has no weight) and summed; gradients clipped by
+    their global norm; AdamW; EMA.
     Raises TrainingError, naming the step, if a loss is not a finite number.
     """
     weights = {"isotropy": config.lambda_isotropy, "predictive": config.lambda_predictive}
@@ -103,7 +104,7 @@ def run_epochs(
                     group["lr"] = rate
 
                 terms = head.losses(pairs.batch(chosen_b), step)
-                loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+                loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 clip_grad_norm_(learning, config.grad_clip)

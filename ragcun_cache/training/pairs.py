@@ -14,7 +14,7 @@ from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.collections.qrels import Qrels
 from ragcun_cache.errors import CacheError, RagcunCacheError, TrainingError, unknown_choice
 from ragcun_cache.files import sha256_json
-from ragcun_cache.heads.config import Input
+from ragcun_cache.heads.config import Input, trains
 from ragcun_cache.home import Home
 from ragcun_cache.training.config import Select, TrainConfig
 
@@ -65,13 +65,13 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
     splits = {collection.test_split, "test"}
     for split in (config.train, config.dev):
         if isinstance(split, str):
-            _check_split(collection, split, splits, needed=config.arch.trains or split != config.train)
+            _check_split(collection, split, splits, needed=trains(config.arch) or split != config.train)
     pairs = collection.pairs(config.train) if config.train in collection.splits() else []
     dev_qrels = _dev_qrels(collection, config, pairs)
     # A dev query may be judged in the train split too; what dev measures must not be trained on.
     kept = [pair for pair in pairs if pair[0] not in dev_qrels]
     train_p2 = _rows(kept, caches)
-    if config.arch.trains and not len(train_p2):
+    if trains(config.arch) and not len(train_p2):
         raise TrainingError(
             f"{collection.name} has no pair to train on", where=f"split {config.train}", found=f"{len(pairs)} pairs"
         )

@@ -15,7 +15,8 @@ from ragcun_cache import __version__
 from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import HeadError, TrainingError
 from ragcun_cache.files import atomic_file, sha256_json
-from ragcun_cache.heads.config import HeadConfig
+from ragcun_cache.heads.config import Arch, HeadConfig
+from ragcun_cache.heads.own import own_archs
 from ragcun_cache.heads.store import HeadRecord, read_record, rewrite_record, save_head
 from ragcun_cache.home import Home
 from ragcun_cache.provenance import library_versions, source_commit
@@ -47,6 +48,7 @@ def run_name(config: TrainConfig, data: TrainingData) -> str:
         "config": config.model_dump(mode="json", exclude={"device"}),
         "caches": _cache_provenance(data),
         "judgements": data.sha256,
+        **_own_source(config),
     }
     head = config.head_config(data.caches.passage.dim)
     collection = data.collection.replace("/", "__")
@@ -73,6 +75,11 @@ def train_head(
             shutil.rmtree(folder)
         finished = _finished(folder)
         return finished or _train(config, head_config, data, folder)
+
+
+def _own_source(config: TrainConfig) -> dict[str, str | None]:
+    """Return what stands for the code of a head of the user's own: an edited one is another head."""
+    return {} if isinstance(config.arch, Arch) else {"arch_source_sha256": own_archs()[config.arch].source_sha256}
 
 
 @contextmanager
@@ -161,6 +168,8 @@ class _Run:
     def keep_epoch(self, epoch: Epoch | None) -> TrainedHead:
         """Measure the head after ``epoch`` (None: before the first), add its row, and write what is to be kept."""
         self.rows.append(self._row(epoch))
+        # Which losses a head has is known after its first epoch; before, there is none to show.
+        self.rows = [{**dict.fromkeys(self.rows[-1]), **row} for row in self.rows]
         # The record goes last: once it says complete, everything that it speaks of is there.
         self._write_metrics()
         kept = self._kept_row()
@@ -180,8 +189,7 @@ class _Run:
             "steps": epoch.steps if epoch else 0,
             "learning_rate": epoch.learning_rate if epoch else None,
             "loss": epoch.loss if epoch else None,
-            "loss_isotropy": epoch.terms.get("isotropy") if epoch else None,
-            "loss_predictive": epoch.terms.get("predictive") if epoch else None,
+            **{f"loss_{name}": value for name, value in (epoch.terms if epoch else {}).items()},
             **measured,
             "output_std_ratio": measured["output_std"] / first_std if first_std else None,
             "train_seconds": epoch.seconds if epoch else 0.0,
@@ -204,6 +212,7 @@ class _Run:
             "caches": _cache_provenance(self.data),
             "train_pairs": len(self.data.train_p2),
             "train": self.config.model_dump(mode="json"),
+            **_own_source(self.config),
             "metrics": kept,
             "versions": library_versions(),
             "commit": self.commit,

@@ -6,7 +6,7 @@ import torch
 
 from ragcun_cache.errors import HeadError
 from ragcun_cache.heads import apply_head
-from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy
+from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy, trains
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.lejepa import LejepaHead
 from ragcun_cache.heads.projected import ProjectionHead
@@ -109,7 +109,7 @@ def test_isotropy_form_is_the_configs() -> None:
 
 def test_heads_with_nothing_to_learn_have_no_losses() -> None:
     for arch in (Arch.IDENTITY, Arch.UNTRAINED):
-        assert not arch.trains
+        assert not trains(arch)
         assert build_head(config_of(arch), seed=0).losses(batch(), 0) == {}
 
 

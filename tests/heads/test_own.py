@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragcun_cache.errors import ConfigError, HeadError
+from ragcun_cache.evaluation.candidates import describe_head
+from ragcun_cache.heads import apply_head, load_head
+from ragcun_cache.heads import own as own_heads
+from ragcun_cache.heads.own import register_head
+from ragcun_cache.role import Role
+from ragcun_cache.training.config import make_config
+from ragcun_cache.training.run import train_head
+
+SOURCE = """
+import torch
+from ragcun_cache.heads.head import Head
+from ragcun_cache.heads.own import register_head
+
+class Scaled(Head):
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.ones(config.in_dim))
+
+    def encode_query(self, x_bd):
+        return x_bd * self.scale
+
+    def encode_passage(self, x_bd):
+        return x_bd
+
+    def losses(self, batch, step):
+        return {"distance": (self.encode_query(batch.query_bd) - batch.passage_bd).square().sum(1).mean()}
+
+register_head("scaled", Scaled)
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_heads, "_registered", {})
+    monkeypatch.setattr(own_heads, "_loaded", {})
+    monkeypatch.delenv(own_heads.VARIABLE, raising=False)
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "scaled.py"
+    path.write_text(SOURCE)
+    monkeypatch.setenv(own_heads.VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture
+def data(home, tiny_collection, tiny_pair) -> None:
+    folder = tiny_collection()
+    files = {Role.QUERY: folder / "queries.jsonl", Role.PASSAGE: folder / "corpus.jsonl"}
+    from ragcun_cache.files import sha256_file
+
+    tiny_pair(content={role: sha256_file(path) for role, path in files.items()})
+
+
+SETTINGS = {"dataset": "tiny", "arch": "scaled", "init": "identity", "epochs": 2, "device": "cpu"}
+
+
+def test_a_head_from_a_file_trains_is_saved_and_loads(source: Path, data: None, home) -> None:
+    trained = train_head(make_config(SETTINGS), home)
+    assert trained.rows[2]["loss"] == trained.rows[2]["loss_distance"] < trained.rows[1]["loss_distance"]
+    head = load_head(trained.record.folder).head
+    rows_nd = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
+    assert not np.array_equal(apply_head(head, rows_nd, Role.QUERY), rows_nd)
+    np.testing.assert_array_equal(apply_head(head, rows_nd, Role.PASSAGE), rows_nd)
+
+
+def test_an_edited_file_is_another_head(source: Path, data: None, home) -> None:
+    first = train_head(make_config(SETTINGS), home)
+    assert train_head(make_config(SETTINGS), home).reused
+    source.write_text(SOURCE.replace(".mean()", ".mean() * 2"))
+    second = train_head(make_config(SETTINGS), home)
+    assert not second.reused
+    assert second.record.name != first.record.name
+    assert describe_head(second.record).group != describe_head(first.record).group
+
+
+def test_a_head_whose_file_is_gone_says_how_to_find_it(source: Path, data: None, home) -> None:
+    record = train_head(make_config(SETTINGS), home).record
+    own_heads._registered.clear()
+    source.unlink()
+    with pytest.raises(HeadError, match=r"no such file of heads(.|\n)*RAGCUN_HEADS"):
+        load_head(record.folder)
+
+
+def test_a_folder_of_files(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(own_heads.VARIABLE, str(source.parent))
+    assert make_config({"dataset": "x", "arch": "scaled"}).arch == "scaled"
+
+
+def test_refusals(source: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown arch 'scale'(.|\n)*lejepa(.|\n)*did you mean 'scaled'"):
+        make_config({"dataset": "x", "arch": "scale"})
+    with pytest.raises(HeadError, match="built-in"):
+        register_head("lejepa", lambda config: None)
+    source.write_text("1 / 0")
+    with pytest.raises(HeadError, match=r"raised an error(.|\n)*ZeroDivisionError"):
+        make_config({"dataset": "x", "arch": "scaled"})
