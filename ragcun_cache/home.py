@@ -40,5 +40,5 @@ class Home:
 
     @property
     def results(self) -> Path:
-        """Evaluation results, one folder a result."""
+        """Evaluation results: ``runs/<key>.parquet`` and ``per_query/<key>.parquet``."""
         return self.root / "results"

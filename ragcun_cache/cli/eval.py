@@ -26,6 +26,9 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split to evaluate on. Default: the official one.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Fingerprint of the encoder, where there are several.")] = None,
     device: Annotated[str, typer.Option(help="Where heads are applied: auto, cpu, cuda, cuda:N, mps.")] = "auto",
+    save_run: Annotated[
+        Path | None, typer.Option(help="Also write a TREC run file of every system into this folder.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
 ) -> None:
@@ -34,9 +37,10 @@ def evaluate(
     The encoder is never loaded. A result that is in the store already is not computed again.
     """
     from ragcun_cache.cli.leaderboard import show
-    from ragcun_cache.evaluation.candidates import describe_head, head_encoder
-    from ragcun_cache.evaluation.results import ResultStore, raw_head
+    from ragcun_cache.evaluation.candidates import describe_head, head_cost, head_encoder
+    from ragcun_cache.evaluation.store import ResultStore
     from ragcun_cache.evaluation.subject import encode_raw
+    from ragcun_cache.evaluation.system import raw_head
 
     home = Home.default()
     if device not in ("auto", "cpu"):
@@ -49,10 +53,12 @@ def evaluate(
     store = ResultStore(home.results)
     results: list[Result] = []
     for subject, records in zip(subjects, heads, strict=True):
-        results.append(subject.evaluate(raw_head(subject.pair.passage.dim), lambda: encode_raw, store))
+        raw = raw_head(subject.pair.passage.dim)
+        results.append(subject.evaluate(raw, lambda: encode_raw, store, run_folder=save_run))
         _note_counts(results[-1])
         for record in records:
-            results.append(subject.evaluate(describe_head(record), encoders[record.folder], store))
+            system, encode = describe_head(record), encoders[record.folder]
+            results.append(subject.evaluate(system, encode, store, cost=head_cost(record), run_folder=save_run))
     show(results, store, as_json=as_json, markdown=markdown)
 
 

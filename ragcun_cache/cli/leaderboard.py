@@ -12,7 +12,8 @@ import typer
 from ragcun_cache.home import Home
 
 if TYPE_CHECKING:
-    from ragcun_cache.evaluation.results import Result, ResultStore
+    from ragcun_cache.evaluation.results import Result
+    from ragcun_cache.evaluation.store import ResultStore
 
 
 def leaderboard(
@@ -23,10 +24,10 @@ def leaderboard(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
 ) -> None:
-    """Show every stored result, the raw encoder first, one table for each encoder."""
+    """Show every stored result, the raw encoder first, one table for each encoder and route."""
     from ragcun_cache.errors import EvaluationError, unknown_choice
     from ragcun_cache.evaluation.metrics import METRICS
-    from ragcun_cache.evaluation.results import ResultStore
+    from ragcun_cache.evaluation.store import ResultStore
 
     if metric not in METRICS:
         raise unknown_choice("metric", metric, METRICS)

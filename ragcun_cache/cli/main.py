@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ragcun_cache import __version__
-from ragcun_cache.cli import caches, collections, heads, models
+from ragcun_cache.cli import caches, collections, heads, models, results
 from ragcun_cache.cli.encode import encode
 from ragcun_cache.cli.eval import evaluate
 from ragcun_cache.cli.leaderboard import leaderboard
@@ -32,6 +32,7 @@ app.add_typer(caches.app, name="caches", help="Look at cached vectors.")
 app.add_typer(collections.app, name="collections", help="List, fetch and check collections.")
 app.add_typer(heads.app, name="heads", help="Look at trained heads.")
 app.add_typer(models.app, name="models", help="Fetch encoder weights.")
+app.add_typer(results.app, name="results", help="List and export evaluation results.")
 
 
 def _version(asked: bool) -> None:

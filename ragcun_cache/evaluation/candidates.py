@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache import CachePair
 from ragcun_cache.errors import EvaluationError, unknown_choice
-from ragcun_cache.evaluation.results import EvaluatedHead, raw_head
 from ragcun_cache.evaluation.subject import Encode
+from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
 from ragcun_cache.files import sha256_json
 from ragcun_cache.heads.config import Arch
-from ragcun_cache.heads.store import RECORD_NAME, HeadRecord, list_heads, load_head, read_record
+from ragcun_cache.heads.store import RECORD_NAME, WEIGHTS_NAME, HeadRecord, list_heads, load_head, read_record
 from ragcun_cache.role import Role
 
 
@@ -64,7 +65,7 @@ def misfit(record: HeadRecord, pair: CachePair) -> EvaluationError | None:
     return None
 
 
-def describe_head(record: HeadRecord) -> EvaluatedHead:
+def describe_head(record: HeadRecord) -> System:
     """Return what a result says of the head; seeds of one config share all but name, weights and seed."""
     if record.config.arch == Arch.IDENTITY:
         return raw_head(record.config.in_dim)
@@ -76,7 +77,7 @@ def describe_head(record: HeadRecord) -> EvaluatedHead:
         settings["arch_source"] = source[:8]
     if not record.complete:
         settings["stopped_after_epoch"] = record.provenance.get("epoch")
-    return EvaluatedHead(
+    return System(
         name=record.name,
         sha256=record.sha256,
         arch=str(record.config.arch),
@@ -85,7 +86,40 @@ def describe_head(record: HeadRecord) -> EvaluatedHead:
         seed=record.provenance.get("seed"),
         similarity=record.config.similarity,
         settings=settings,
+        trained_on=_trained_on(record),
     )
+
+
+def _trained_on(record: HeadRecord) -> tuple[TrainedOn, ...]:
+    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too."""
+    train = record.provenance.get("train") or {}
+    collection = (record.provenance.get("caches") or {}).get("collection")
+    if collection is None or not record.provenance.get("train_pairs") or not train.get("epochs"):
+        return ()
+    collection = str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")
+    splits = [str(train["train"])]
+    if train.get("select") == "best_dev":
+        splits += [dev] if isinstance(dev := train.get("dev"), str) else []
+    return tuple(TrainedOn(collection=collection, split=split) for split in splits)
+
+
+def head_cost(record: HeadRecord) -> Cost:
+    """Return what the head took to train, as its epochs were timed, and what it keeps."""
+    import polars as pl
+    from safetensors import SafetensorError, safe_open
+
+    weights, epochs = record.folder / WEIGHTS_NAME, record.folder / "metrics.parquet"
+    try:
+        seconds = float(pl.read_parquet(epochs, columns=["train_seconds"])["train_seconds"].sum())
+    except (OSError, pl.exceptions.PolarsError):
+        seconds = None
+    try:
+        with safe_open(weights, framework="numpy") as tensors:
+            parameters = sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        size = weights.stat().st_size
+    except (OSError, SafetensorError):
+        return Cost(seconds=seconds)
+    return Cost(seconds=seconds, parameters=parameters, bytes=size)
 
 
 def head_encoder(record: HeadRecord, device: str) -> Callable[[], Encode]:

@@ -29,6 +29,11 @@ class EvalConfig(BaseModel):
     ignore_identical_ids: bool | None = None
     index: Literal["flat"] = "flat"
 
+    @property
+    def depth(self) -> int:
+        """How deep a run must reach before it is scored: one more than ``k``, which a query's own id may take up."""
+        return self.k + 1
+
     def resolved(self, collection: EvaluationRules) -> EvalConfig:
         """Return this config with every None replaced by what ``collection`` says."""
         rule = collection.ignore_identical_ids if self.ignore_identical_ids is None else self.ignore_identical_ids

@@ -1,16 +1,17 @@
-"""One evaluation: vectors in, per-query scores and the counts that a reader should know out."""
+"""One evaluation: a run in, per-query scores and the counts that a reader should know out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.metrics import QueryScores, judged_queries, score_run
-from ragcun_cache.retrieval.run import drop_identical
+from ragcun_cache.retrieval.run import Run, drop_identical, rank_order
 from ragcun_cache.retrieval.search import search
 from ragcun_cache.similarity import Similarity
 
@@ -19,10 +20,10 @@ from ragcun_cache.similarity import Similarity
 class Counts:
     """What lies behind a mean.
 
-    ``judged`` queries are in the mean; ``missing`` of them have no vector and score 0; ``without_relevant`` of them
-    have only grades of 0 and score 0. ``absent_passages`` is the number of relevant (query, passage) judgements whose
-    passage is not in the corpus; they stay in the ideal ranking. ``identical_dropped`` is the number of results left
-    out because they carried their query's own id.
+    ``judged`` queries are in the mean; ``missing`` of them were not searched for and score 0; ``without_relevant`` of
+    them have only grades of 0 and score 0. ``absent_passages`` is the number of relevant (query, passage) judgements
+    whose passage is not in the corpus; they stay in the ideal ranking. ``identical_dropped`` is the number of results
+    left out because they carried their query's own id.
     """
 
     judged: int
@@ -34,8 +35,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every judged query. ``identical_kept`` is NDCG@10 had nothing been dropped; None if nothing was."""
+    """The run as it was scored, and the scores of every judged query.
 
+    ``identical_kept`` is NDCG@10 had nothing been dropped; None if nothing was.
+    """
+
+    run: Run
     scores: QueryScores
     counts: Counts
     identical_kept: float | None
@@ -65,23 +70,61 @@ def evaluate_vectors(
         EvaluationError: see ``search`` and ``score_run``.
 
     """
+    run = search(query_qe, query_ids, passage_ne, passage_ids, similarity, config.depth, drop_identical_ids=False)
+    return evaluate_run(run, query_ids, passage_ids, qrels, config)
+
+
+def evaluate_run(
+    run: Mapping[str, Mapping[str, float]],
+    query_ids: Collection[str],
+    passage_ids: Collection[str],
+    qrels: Mapping[str, Mapping[str, int]],
+    config: EvalConfig,
+) -> Evaluation:
+    """Score a run of depth ``config.depth`` against ``qrels``, whoever made it.
+
+    Its scores are rounded to float32 and its passages put in trec_eval's order before anything is dropped or cut.
+
+    Args:
+        run: query id -> passage id -> score, the larger the better.
+        query_ids: what was searched for; judged queries that are not there score 0.
+        passage_ids: the whole corpus.
+        qrels: query id -> passage id -> grade.
+        config: depth, and whether identical ids are dropped (True unless it says False, as in BEIR).
+
+    Raises:
+        EvaluationError: a passage of the run is not in the corpus, or see ``score_run``.
+
+    """
     # One deeper, and dropped here, so that the dropped can be counted and the figure with them be known.
-    kept = search(query_qe, query_ids, passage_ne, passage_ids, similarity, config.k + 1, drop_identical_ids=False)
-    run, n_dropped = kept, 0
+    kept = {query_id: _ranked(scores, config.depth) for query_id, scores in run.items()}
     if config.ignore_identical_ids is not False:
-        run, n_dropped = drop_identical(kept, config.k)
+        ranked, n_dropped = drop_identical(kept, config.k)
+    else:
+        ranked, n_dropped = {query_id: dict(list(scores.items())[: config.k]) for query_id, scores in kept.items()}, 0
     judged = judged_queries(qrels)
-    known_queries, known_passages = set(query_ids), set(passage_ids)
+    known_queries = set(query_ids)
+    relevant = [passage for query in judged for passage, grade in qrels[query].items() if grade > 0]
+    found = {passage_id for scores in kept.values() for passage_id in scores}
+    # The corpus is only walked through: a set of millions of ids would take more memory than their search.
+    known_passages = found.union(relevant).intersection(passage_ids)
+    if unknown := sorted(found - known_passages):
+        raise EvaluationError(
+            f"{len(unknown)} passages of the run are not in the corpus",
+            expected="passages of the collection",
+            found=", ".join(map(repr, unknown[:3])),
+        )
     counts = Counts(
         judged=len(judged),
         missing=sum(query_id not in known_queries for query_id in judged),
         without_relevant=sum(not any(grade > 0 for grade in qrels[query_id].values()) for query_id in judged),
-        absent_passages=sum(
-            grade > 0 and passage_id not in known_passages
-            for query_id in judged
-            for passage_id, grade in qrels[query_id].items()
-        ),
+        absent_passages=sum(passage_id not in known_passages for passage_id in relevant),
         identical_dropped=n_dropped,
     )
     identical_kept = score_run(kept, qrels).mean("ndcg@10") if n_dropped else None
-    return Evaluation(score_run(run, qrels), counts, identical_kept)
+    return Evaluation(ranked, score_run(ranked, qrels), counts, identical_kept)
+
+
+def _ranked(scores: Mapping[str, float], depth: int) -> dict[str, float]:
+    rounded = np.fromiter(scores.values(), np.float64, len(scores)).astype(np.float32).tolist()
+    return rank_order(zip(rounded, scores, strict=True), depth)

@@ -1,4 +1,4 @@
-"""The leaderboard: the raw encoder first, then every head, seeds pooled, each tested against raw."""
+"""The leaderboard: the raw encoder first, then every system, seeds pooled, each tested against raw."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from ragcun_cache.collections.registry import GROUPS
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.metrics import METRICS
-from ragcun_cache.evaluation.results import EvaluatedHead, Result, ResultStore, metric_name
+from ragcun_cache.evaluation.results import Result, metric_name
 from ragcun_cache.evaluation.significance import Comparison, compare
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.evaluation.system import Route
+from ragcun_cache.files import sha256_json
 
 _SHORT = 6
 
@@ -44,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make a head. ``cells`` are by column title; a collection it was not evaluated on is not there.
+    """One way to make a system. ``cells`` are by column title; a collection it was not evaluated on is not there.
 
     ``mean`` is over collections (a group such as CQADupStack counts once), None unless the row has all of them.
     """
@@ -59,11 +62,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A table whose figures may be compared: one metric, one encoder, and sampled collections never among full ones."""
+    """A table whose figures may be compared: one metric, one encoder, one route, and no sampled collection among full.
+
+    ``route`` is None where nothing was trained. What was never trained stands in the tables of both routes.
+    """
 
     metric: str
     model: str
     encoder: str
+    route: Route | None
     columns: list[Column]
     rows: list[Row]
 
@@ -71,28 +78,34 @@ class Leaderboard:
 def build_leaderboards(
     results: Sequence[Result], store: ResultStore, *, metric: str = METRICS[0], n_permutations: int = 10_000
 ) -> list[Leaderboard]:
-    """Return one leaderboard for each encoder, and one more for its sampled collections if it has any.
+    """Return one leaderboard for each encoder and route, and others for its sampled collections if it has any.
 
     Raises:
         EvaluationError: a collection has no result of the raw encoder.
 
     """
-    tables: dict[tuple[str, str], list[Result]] = {}
+    tables: dict[tuple[str, str], dict[Route | None, list[Result]]] = {}
     for result in results:
         name = metric_name(metric, result.setting.sample_of)
-        tables.setdefault((result.setting.encoder, name), []).append(result)
-    return [
-        _build(members, store, name, n_permutations)
-        for (_, name), members in sorted(tables.items(), key=lambda item: item[0])
-    ]
+        tables.setdefault((result.setting.encoder, name), {}).setdefault(result.route, []).append(result)
+    boards = []
+    for (_, name), by_route in sorted(tables.items(), key=lambda item: item[0]):
+        untrained = by_route.pop(None, [])
+        for route, members in sorted(by_route.items(), key=str, reverse=True) or [(None, [])]:
+            columns = {result.setting.sha256 for result in members}
+            shared = [result for result in untrained if not columns or result.setting.sha256 in columns]
+            boards.append(_build([*members, *shared], store, name, route, n_permutations))
+    return boards
 
 
-def _build(results: Sequence[Result], store: ResultStore, metric: str, n_permutations: int) -> Leaderboard:
+def _build(
+    results: Sequence[Result], store: ResultStore, metric: str, route: Route | None, n_permutations: int
+) -> Leaderboard:
     columns = _columns(results)
-    labels = _labels([result.head for result in results])
+    labels = _labels(results)
     by_group: dict[str, dict[str, list[Result]]] = {}
     for result in results:
-        by_column = by_group.setdefault(_group(result.head), {})
+        by_column = by_group.setdefault(_group(result), {})
         by_column.setdefault(result.setting.sha256, []).append(result)
     raw_group = _group_of_raw(results, columns)
     raw_scores = {
@@ -117,11 +130,25 @@ def _build(results: Sequence[Result], store: ResultStore, metric: str, n_permuta
     ]
     rows.sort(key=lambda row: (not row.raw, row.mean is None, -(row.mean or 0.0), row.label))
     setting = results[0].setting
-    return Leaderboard(metric, setting.model, setting.encoder, columns, rows)
+    return Leaderboard(metric, setting.model, setting.encoder, route, columns, rows)
 
 
-def _group(head: EvaluatedHead) -> str:
-    return "raw" if head.is_raw else head.group
+def _settings(result: Result) -> dict[str, Any]:
+    """Return what tells systems apart in a table: in the in-domain one, that each is trained on its own collection."""
+    system = result.system
+    settings = {**system.settings, "similarity": None if system.similarity is None else str(system.similarity)}
+    if result.route == "in-domain":
+        return {key: value for key, value in settings.items() if key not in {"dataset", "train_caches"}}
+    if system.trained_on and "dataset" not in settings:
+        settings["trained_on"] = ", ".join(f"{one.collection}/{one.split}" for one in system.trained_on)
+    return settings
+
+
+def _group(result: Result) -> str:
+    system = result.system
+    if system.is_raw:
+        return "raw"
+    return sha256_json([system.label, result.route, _settings(result)])
 
 
 def _columns(results: Sequence[Result]) -> list[Column]:
@@ -137,26 +164,22 @@ def _columns(results: Sequence[Result]) -> list[Column]:
     return sorted(columns, key=lambda column: column.title)
 
 
-def _labels(heads: Sequence[EvaluatedHead]) -> dict[str, str]:
+def _labels(results: Sequence[Result]) -> dict[str, str]:
     """Name every group; groups that would share a name are told apart by the settings in which they differ."""
-    groups = {_group(head): head for head in heads}
-    short = {
-        group: "raw encoder" if head.is_raw else " ".join(filter(None, (head.arch, head.init, f"{head.out_dim}d")))
-        for group, head in groups.items()
-    }
+    groups = {_group(result): result for result in results}
+    short = {group: result.system.label for group, result in groups.items()}
     labels = {}
     for group, name in short.items():
-        namesakes = [groups[other] for other in short if short[other] == name]
-        settings = [{**head.settings, "similarity": str(head.similarity)} for head in namesakes]
+        settings = [_settings(groups[other]) for other in short if short[other] == name]
         keys = sorted({key for one in settings for key in one})
         differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
-        own = {**groups[group].settings, "similarity": str(groups[group].similarity)}
+        own = _settings(groups[group])
         labels[group] = ", ".join([name, *(f"{key}={own[key]}" for key in differing if key in own)])
     return labels
 
 
 def _group_of_raw(results: Sequence[Result], columns: Sequence[Column]) -> str:
-    with_raw = {result.setting.sha256 for result in results if result.head.is_raw}
+    with_raw = {result.setting.sha256 for result in results if result.system.is_raw}
     missing = [column for column in columns if column.setting not in with_raw]
     if missing:
         datasets = " ".join(f"--dataset {name}" for name in sorted({column.collection for column in missing}))
@@ -170,7 +193,7 @@ def _group_of_raw(results: Sequence[Result], columns: Sequence[Column]) -> str:
 
 
 def _newest_of_each_seed(results: Sequence[Result]) -> list[Result]:
-    newest = {result.head.seed: result for result in sorted(results, key=lambda result: result.date)}
+    newest = {result.system.seed: result for result in sorted(results, key=lambda result: result.date)}
     return [newest[seed] for seed in sorted(newest, key=lambda seed: -1 if seed is None else seed)]
 
 

@@ -20,7 +20,7 @@ def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
     """Return the tables as GitHub-flavoured Markdown, each with the notes it needs to be read alone."""
     parts = []
     for board in leaderboards:
-        titles = ["head", "seeds", *map(_title, board.columns), "mean"]
+        titles = ["system", "seeds", *map(_title, board.columns), "mean"]
         lines = [f"### {_escape(_heading(board))}", "", _line(titles), _line(["---"] * len(titles))]
         lines += [_line([_escape(text).replace("\n", "<br>") for text in _texts(row, board)]) for row in board.rows]
         parts.append("\n".join([*lines, "", *(_escape(note) + "  " for note in _notes(board))]))
@@ -31,9 +31,9 @@ def provenance_markdown(results: Sequence[Result]) -> str:
     """Return where the figures come from: seeds, dates, machines, versions and commits, as Markdown."""
     seeds: dict[str, set[int]] = {}
     for result in results:
-        head = result.head
-        if head.seed is not None:
-            seeds.setdefault(f"{head.arch} {head.init} {head.out_dim}d", set()).add(head.seed)
+        system = result.system
+        if system.seed is not None:
+            seeds.setdefault(system.label, set()).add(system.seed)
     made_with = {
         "date": [result.date[:10] for result in results],
         "machine": [", ".join(f"{key} {value}" for key, value in result.machine.items()) for result in results],
@@ -55,7 +55,7 @@ def to_table(board: Leaderboard) -> Table:
     table = Table(
         title=Text(_heading(board)), caption=Text("\n".join(_notes(board))), caption_justify="left", show_lines=True
     )
-    table.add_column("head", overflow="fold")
+    table.add_column("system", overflow="fold")
     table.add_column("seeds", justify="right")
     for column in board.columns:
         table.add_column(Text(_title(column)), justify="right")
@@ -74,7 +74,7 @@ def _escape(text: str) -> str:
 
 
 def _heading(board: Leaderboard) -> str:
-    return f"{board.metric} · {board.model} ({board.encoder})"
+    return " · ".join(filter(None, (board.metric, f"{board.model} ({board.encoder})", board.route)))
 
 
 def _title(column: Column) -> str:

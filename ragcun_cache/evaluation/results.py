@@ -1,31 +1,18 @@
-"""The results store: one folder a result, named by everything that the figure depends on."""
+"""A result: one system on one split of one collection, and the key that names it by all that the figure depends on."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import Counts
-from ragcun_cache.evaluation.metrics import QueryScores
-from ragcun_cache.files import atomic_file, sha256_json, sync_folder, write_json
-from ragcun_cache.similarity import Similarity
+from ragcun_cache.evaluation.system import Cost, Route, System
+from ragcun_cache.files import sha256_json
 
-if TYPE_CHECKING:
-    import polars as pl
-
-SCHEMA_VERSION = 1
-_RESULT_FILE = "result.json"
-_PER_QUERY_FILE = "per_query.parquet"
+SCHEMA_VERSION = 2
 _KEY_DIGITS = 16
 
 
@@ -33,47 +20,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EvaluatedHead(_Frozen):
-    """What a result says of its head.
-
-    ``settings`` is all that the head was made with but its seed: heads with equal settings are seeds of one row.
-    """
-
-    name: str
-    sha256: str
-    arch: str
-    init: str | None
-    out_dim: int
-    seed: int | None
-    similarity: Similarity
-    settings: dict[str, Any] = {}
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether this is the raw encoder, which every table has in its first row."""
-        return self.arch == "identity"
-
-    @property
-    def group(self) -> str:
-        """Hash of everything but name, weights and seed."""
-        return sha256_json(self.model_dump(mode="json", exclude={"name", "sha256", "seed"}))
-
-
-def raw_head(dim: int) -> EvaluatedHead:
-    """Return the record of the raw encoder of ``dim`` dimensions, scored by cosine."""
-    return EvaluatedHead(
-        name="identity",
-        sha256=sha256_json({"arch": "identity", "dim": dim, "similarity": Similarity.COSINE}),
-        arch="identity",
-        init=None,
-        out_dim=dim,
-        seed=None,
-        similarity=Similarity.COSINE,
-    )
-
-
 class Setting(_Frozen):
-    """What a head is evaluated on. Figures of two heads may be compared if their settings are equal."""
+    """What a system is evaluated on. Figures of two systems may be compared if their settings are equal."""
 
     collection: str
     sample_of: str | None
@@ -93,18 +41,44 @@ class Setting(_Frozen):
         return sha256_json(self.model_dump(mode="json"))
 
 
-class Result(_Frozen):
-    """One head on one collection. ``metrics`` are means over the judged queries, at full precision.
+class SeenGold(_Frozen):
+    """How much of the test a system that was trained on the same collection had seen.
 
-    On a sampled collection every metric's name ends in ``[sample]``.
+    A judged query is ``seen`` if one of its relevant passages was relevant to a query of the training split, else
+    ``unseen``; ``metrics`` are means over the two kinds, none for a kind without queries. ``repeated`` judged queries
+    have the id or the (normalised) text of a training query.
+    """
+
+    seen: int
+    unseen: int
+    repeated: int
+    seen_metrics: dict[str, float]
+    unseen_metrics: dict[str, float]
+
+
+class AgainstExact(_Frozen):
+    """What an approximate index costs: share of the exact top 10 that it finds, and its NDCG@10 minus the exact one."""
+
+    recall: float
+    ndcg_difference: float
+
+
+class Result(_Frozen):
+    """One system on one collection. ``metrics`` are means over the judged queries, at full precision.
+
+    On a sampled collection every metric's name ends in ``[sample]``. ``seen_gold`` is None unless the system was
+    trained on the collection, ``against_exact`` unless the index is approximate.
     """
 
     schema_version: int = SCHEMA_VERSION
     setting: Setting
-    head: EvaluatedHead
+    system: System
     metrics: dict[str, float]
     ndcg_identical_kept: float | None
     counts: Counts
+    seen_gold: SeenGold | None = None
+    against_exact: AgainstExact | None = None
+    cost: Cost | None = None
     passages: int
     in_base_training: bool
     seconds: float
@@ -115,118 +89,53 @@ class Result(_Frozen):
 
     @property
     def key(self) -> str:
-        """Name of its folder."""
-        return result_key(self.setting, self.head)
+        """Name of its files."""
+        return result_key(self.setting, self.system)
+
+    def content(self) -> dict[str, Any]:
+        """Return all of it as JSON content."""
+        return self.model_dump(mode="json")
+
+    @property
+    def route(self) -> Route | None:
+        """Whether judgements of this collection had a part in the system; None if no judgement at all had."""
+        return route_of(self.system, self.setting.collection, self.setting.sample_of)
 
 
-def result_key(setting: Setting, head: EvaluatedHead) -> str:
+def result_key(setting: Setting, system: System) -> str:
     """Return the key of a result: setting, weights, how they are scored and shown, and the schema of the store."""
-    return sha256_json({"schema": SCHEMA_VERSION, "setting": setting.sha256, "head": head.sha256, "group": head.group})[
-        :_KEY_DIGITS
-    ]
+    identity = {
+        "schema": SCHEMA_VERSION,
+        "setting": setting.sha256,
+        "system": system.sha256,
+        "group": system.group,
+    }
+    return sha256_json(identity)[:_KEY_DIGITS]
+
+
+def trained_splits(system: System, collection: str, sample_of: str | None) -> list[str]:
+    """Return the splits of this collection, or of what it was sampled from, whose judgements the system has seen."""
+    return [one.split for one in system.trained_on if one.collection in (collection, sample_of)]
+
+
+def route_of(system: System, collection: str, sample_of: str | None) -> Route | None:
+    """Return the route of ``system`` on a collection.
+
+    Raises:
+        EvaluationError: it calls itself zero-shot and was trained on that very collection.
+
+    """
+    if trained_splits(system, collection, sample_of):
+        if system.route == "zero-shot":
+            raise EvaluationError(
+                f"{system.name} is called zero-shot and was trained or chosen by judgements of {collection}",
+                expected="route in-domain, or None: it follows from trained_on",
+                found=", ".join(f"{one.collection}/{one.split}" for one in system.trained_on),
+            )
+        return "in-domain"
+    return system.route or ("zero-shot" if system.trained_on else None)
 
 
 def metric_name(metric: str, sample_of: str | None) -> str:
     """Return the name under which a metric may be shown: one of a sampled corpus is easier, and is called so."""
     return f"{metric}[sample]" if sample_of else metric
-
-
-@dataclass(frozen=True)
-class ResultStore:
-    """The results below ``root``. Writing is atomic and never replaces a result that is there."""
-
-    root: Path
-
-    def find(self, key: str) -> Result | None:
-        """Return the result of that key, or None."""
-        folder = self.root / key
-        return self._read(folder) if (folder / _RESULT_FILE).exists() else None
-
-    def all(self) -> list[Result]:
-        """Return every result, by collection, then date. Raises EvaluationError if one is damaged."""
-        folders = sorted(path.parent for path in self.root.glob(f"[!.]*/{_RESULT_FILE}"))
-        return sorted(map(self._read, folders), key=lambda result: (result.setting.collection, result.date, result.key))
-
-    def save(self, result: Result, scores: QueryScores) -> None:
-        """Write the result and its per-query scores; both are there, or neither is."""
-        import polars as pl
-
-        folder = self.root / result.key
-        partial = self.root / f".{result.key}.partial-{os.getpid()}"
-        # A killed process of the same number may have left one.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            sample_of = result.setting.sample_of
-            columns = {metric_name(metric, sample_of): values for metric, values in scores.values.items()}
-            with atomic_file(partial / _PER_QUERY_FILE) as handle:
-                pl.DataFrame({"query_id": scores.query_ids, **columns}).write_parquet(handle)
-            # Last, because a folder without it is no result.
-            write_json(partial / _RESULT_FILE, result.model_dump(mode="json") | {"counts": asdict(result.counts)})
-            try:
-                partial.rename(folder)
-            except OSError:
-                if not (folder / _RESULT_FILE).exists():
-                    raise
-            sync_folder(self.root)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-    def per_query(self, result: Result) -> QueryScores:
-        """Return the per-query scores of a result, under the names that its ``metrics`` have."""
-        frame = self._per_query_frame(result)
-        values = {name: frame[name].to_numpy().astype(np.float64, copy=False) for name in result.metrics}
-        return QueryScores(frame["query_id"].to_list(), values)
-
-    def _per_query_frame(self, result: Result) -> pl.DataFrame:
-        import polars as pl
-
-        path = self.root / result.key / _PER_QUERY_FILE
-        try:
-            return pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise _damaged(path, error) from None
-
-    def _read(self, folder: Path) -> Result:
-        path = folder / _RESULT_FILE
-        try:
-            return Result.model_validate(json.loads(path.read_bytes()))
-        except (ValueError, ValidationError) as error:
-            raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> EvaluationError:
-    return EvaluationError(
-        "a stored result cannot be read",
-        where=path,
-        found=error,
-        fix=f"delete the folder {path.parent.name} and run `ragcun-cache eval` again",
-    )
-
-
-def results_frame(results: Sequence[Result]) -> pl.DataFrame:
-    """Return one row a result, as a polars frame: what was evaluated on what, every metric, and the counts."""
-    import polars as pl
-
-    rows: list[Mapping[str, Any]] = [
-        {
-            "key": result.key,
-            "collection": result.setting.collection,
-            "split": result.setting.split,
-            "model": result.setting.model,
-            "encoder": result.setting.encoder,
-            "head": result.head.name,
-            "arch": result.head.arch,
-            "init": result.head.init,
-            "out_dim": result.head.out_dim,
-            "seed": result.head.seed,
-            "similarity": str(result.head.similarity),
-            **result.metrics,
-            **asdict(result.counts),
-            "seconds": result.seconds,
-            "date": result.date,
-            "commit": result.commit,
-        }
-        for result in results
-    ]
-    return pl.from_dicts(rows, infer_schema_length=None) if rows else pl.DataFrame()

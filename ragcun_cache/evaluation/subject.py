@@ -1,4 +1,4 @@
-"""What heads are evaluated on: one split of one collection with its cached vectors, read once for all heads."""
+"""What systems are evaluated on: one split of one collection with its cached vectors, read once for all heads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,17 @@ from ragcun_cache.collections.qrels import Qrels
 from ragcun_cache.collections.registry import REGISTRY
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
-from ragcun_cache.evaluation.evaluate import evaluate_vectors
+from ragcun_cache.evaluation.evaluate import Evaluation, evaluate_run
 from ragcun_cache.evaluation.metrics import judged_queries
-from ragcun_cache.evaluation.results import EvaluatedHead, Result, ResultStore, Setting, metric_name, result_key
+from ragcun_cache.evaluation.results import Result, Setting, metric_name, result_key, route_of, trained_splits
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.evaluation.system import Cost, System
 from ragcun_cache.files import sha256_json
 from ragcun_cache.provenance import library_versions, machine, source_commit
+from ragcun_cache.retrieval.run import Run, write_trec
+from ragcun_cache.retrieval.search import search
 from ragcun_cache.role import Role
+from ragcun_cache.similarity import Similarity
 
 Encode = Callable[[NDArray[np.float32], NDArray[np.float32], Role], NDArray[np.float32]]
 """A head: cached unit vectors (n, d), their norms before normalisation (n,), and the role -> (n, e)."""
@@ -97,57 +103,129 @@ class Subject:
     def _passages(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return self.pair.passage.array(), self.pair.passage.norms
 
-    def evaluate(self, head: EvaluatedHead, encode: Callable[[], Encode], store: ResultStore) -> Result:
-        """Return the stored result of ``head``, or evaluate and store it.
+    def search(self, encode: Encode, similarity: Similarity) -> Run:
+        """Return the run of a head: all judged queries against all passages, ``config.depth`` deep.
+
+        Raises:
+            EvaluationError: the head puts out something that cannot be searched.
+
+        """
+        query_qe = encode(*self._queries, Role.QUERY)
+        passage_ne = encode(*self._passages, Role.PASSAGE)
+        return search(
+            query_qe,
+            self.query_ids,
+            passage_ne,
+            self.pair.passage.ids,
+            similarity,
+            self.config.depth,
+            drop_identical_ids=False,
+        )
+
+    def evaluate(
+        self,
+        head: System,
+        encode: Callable[[], Encode],
+        store: ResultStore,
+        *,
+        cost: Cost | None = None,
+        run_folder: Path | None = None,
+    ) -> Result:
+        """Return the stored result of a head, or evaluate and store it.
 
         Args:
             head: what the result says of the head; its hash and settings are the head's part of the key.
             encode: returns the head itself; only called if there is no stored result.
             store: where results are looked for and kept.
+            cost: what it takes beyond the cached vectors, if that is known.
+            run_folder: where a TREC run file is written as well, if there is none yet.
 
         Raises:
             EvaluationError: no query is judged, or the head puts out something that cannot be searched.
 
         """
-        stored = store.find(result_key(self.setting, head))
-        if stored is not None:
+        if head.similarity is None:
+            raise EvaluationError(f"{head.name} has vectors and does not say how they are compared")
+        similarity = head.similarity
+        return self.evaluate_run(
+            head, lambda: self.search(encode(), similarity), store, cost=cost, run_folder=run_folder
+        )
+
+    def evaluate_run(
+        self,
+        system: System,
+        rank: Callable[[], Run],
+        store: ResultStore,
+        *,
+        cost: Cost | None = None,
+        run_folder: Path | None = None,
+    ) -> Result:
+        """Return the stored result of a system that makes its run itself, such as a fusion, or evaluate and store it.
+
+        Args:
+            system: what the result says of it; its hash and settings are its part of the key.
+            rank: returns the run of the queries in ``query_ids``, ``config.depth`` passages each where there are so
+                many; only called if there is no stored result.
+            store: where results are looked for and kept.
+            cost: what it takes beyond the cached vectors, if that is known.
+            run_folder: where a TREC run file is written as well, if there is none yet.
+
+        Raises:
+            EvaluationError: no query is judged, the run breaks the contract, or the system was trained or chosen by
+                the test split.
+
+        """
+        setting, place = self.setting, f"{self.collection.name}/{self.split}"
+        self._refuse_trained_on_test(system)
+        key = result_key(setting, system)
+        stored = store.find(key)
+        run_file = run_folder and run_folder / f"{place.replace('/', '__')}-{system.name}-{key}.run"
+        if stored is not None and (run_file is None or run_file.exists()):
             return stored
         started = time.perf_counter()
-        apply = encode()
-        query_qe = apply(*self._queries, Role.QUERY)
-        passage_ne = apply(*self._passages, Role.PASSAGE)
         try:
-            found = evaluate_vectors(
-                query_qe,
-                self.query_ids,
-                passage_ne,
-                self.pair.passage.ids,
-                self.qrels,
-                head.similarity,
-                self.config,
-            )
+            found = evaluate_run(rank(), self.query_ids, self.pair.passage.ids, self.qrels, self.config)
         except EvaluationError as error:
             raise EvaluationError(
-                f"{head.name} on {self.collection.name}/{self.split}: {error.problem}",
+                f"{system.name} on {place}: {error.problem}",
                 where=error.where,
                 expected=error.expected,
                 found=error.found,
                 fix=error.fix,
             ) from error
+        seconds = time.perf_counter() - started
+        if run_file is not None:
+            write_trec(run_file, found.run, system.name)
+        if stored is not None:
+            return stored
+        result = self._result(system, found, cost, seconds)
+        store.save(result, found.scores)
+        return result
+
+    def _refuse_trained_on_test(self, system: System) -> None:
+        tests = {self.collection.test_split, "test"}
+        name, sample_of = self.collection.name, self.collection.sample_of
+        if tested := sorted(tests.intersection(trained_splits(system, name, sample_of))):
+            raise EvaluationError(
+                f"{system.name} was trained or chosen by the {tested[0]} split of {name}",
+                expected="a system that has never seen the judgements it is tested on",
+            )
+        route_of(system, name, sample_of)
+
+    def _result(self, system: System, found: Evaluation, cost: Cost | None, seconds: float) -> Result:
         sample_of = self.collection.sample_of
-        result = Result(
+        return Result(
             setting=self.setting,
-            head=head,
+            system=system,
             metrics={metric_name(metric, sample_of): found.scores.mean(metric) for metric in found.scores.values},
             ndcg_identical_kept=found.identical_kept,
             counts=found.counts,
+            cost=cost,
             passages=self.pair.passage.rows,
             in_base_training=self.in_base_training,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=library_versions(),
             machine=machine(),
             commit=source_commit(),
         )
-        store.save(result, found.scores)
-        return result

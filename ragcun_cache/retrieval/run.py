@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ragcun_cache.errors import EvaluationError
+from ragcun_cache.files import write_text
 
 Run = dict[str, dict[str, float]]
 """Query id -> passage id -> score. Inner dicts are in rank order when they come from this package."""
@@ -30,3 +34,21 @@ def drop_identical(run: Mapping[str, Mapping[str, float]], k: int) -> tuple[Run,
         others = [(passage_id, score) for passage_id, score in scores.items() if passage_id != query_id]
         kept[query_id] = dict(others[:k])
     return kept, n_dropped
+
+
+def write_trec(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) -> None:
+    """Write ``run``, whose passages are in rank order, as a TREC run file: ``qid Q0 docid rank score tag``.
+
+    Scores are written so that they read back as the same numbers. The file is written whole or not at all.
+
+    Raises:
+        EvaluationError: an id is empty or has white space in it, which this format cannot hold.
+
+    """
+    lines = []
+    for query_id, scores in run.items():
+        for rank, (passage_id, score) in enumerate(scores.items(), start=1):
+            if unfit := next((one for one in (query_id, passage_id, tag) if one.split() != [one]), None):
+                raise EvaluationError("a TREC run file cannot hold this id", where=path, found=repr(unfit))
+            lines.append(f"{query_id} Q0 {passage_id} {rank} {score!r} {tag}\n")
+    write_text(path, "".join(lines))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytrec_eval
 import typer
 from click.testing import Result as Outcome
 from typer.testing import CliRunner
@@ -66,7 +67,7 @@ def test_every_head_that_fits_is_evaluated_after_raw(home: Home, cached: Callabl
     markdown = tmp_path / "table.md"
     outcome = run("eval", "--dataset", "tiny", "--json", "--markdown", str(markdown))
     assert [(row["label"], row["seeds"]) for row in rows(outcome)] == [("raw encoder", 1), ("untrained random 16d", 2)]
-    assert len(list(home.results.iterdir())) == 3
+    assert len(list((home.results / "runs").iterdir())) == len(list((home.results / "per_query").iterdir())) == 3
     written = markdown.read_text()
     assert "| raw encoder |" in written
     for origin in ("- seeds of untrained random 16d: ", "- machine: cpu ", "- versions: python ", "- commit: "):
@@ -83,6 +84,27 @@ def test_a_second_eval_loads_no_head(home: Home, cached: Callable[..., None], mo
 
     monkeypatch.setattr("ragcun_cache.evaluation.candidates.load_head", refuse)
     assert run("eval", "--dataset", "tiny", "--json").stdout == first.stdout
+
+
+def test_a_run_file_can_be_scored_by_trec_eval_and_is_written_for_stored_results_too(
+    home: Home, cached: Callable[..., None], tmp_path: Path
+) -> None:
+    cached()
+    untrained(home, 0)
+    first = json.loads(run("eval", "--dataset", "tiny", "--json").stdout)["results"]
+    again = run("eval", "--dataset", "tiny", "--json", "--save-run", str(tmp_path / "runs"))
+    assert json.loads(again.stdout)["results"] == first
+    qrels = open_collection(home.collections / "tiny", "tiny").qrels("test")
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"})
+    for result in first:
+        (path,) = (tmp_path / "runs").glob(f"tiny__test-{result['system']['name']}-{result['key']}.run")
+        lines = [line.split() for line in path.read_text().splitlines()]
+        assert [int(line[3]) for line in lines[:100]] == list(range(1, 101))
+        assert {(len(line), line[1]) for line in lines} == {(6, "Q0")}
+        with path.open() as handle:
+            scores = judge.evaluate(pytrec_eval.parse_run(handle))
+        mean = sum(one["ndcg_cut_10"] for one in scores.values()) / len(qrels)
+        assert mean == pytest.approx(result["metrics"]["ndcg@10"], abs=1e-12)
 
 
 def test_raw_is_there_even_if_one_head_is_named(home: Home, cached: Callable[..., None]) -> None:

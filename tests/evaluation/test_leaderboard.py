@@ -13,16 +13,18 @@ from ragcun_cache.evaluation.evaluate import Counts
 from ragcun_cache.evaluation.leaderboard import Leaderboard, as_json, build_leaderboards
 from ragcun_cache.evaluation.metrics import METRICS, QueryScores
 from ragcun_cache.evaluation.render import to_markdown, to_table
-from ragcun_cache.evaluation.results import EvaluatedHead, Result, ResultStore, Setting, metric_name, raw_head
+from ragcun_cache.evaluation.results import Result, Setting, metric_name
 from ragcun_cache.evaluation.significance import compare
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.evaluation.system import System, TrainedOn, raw_head
 from ragcun_cache.home import Home
 from ragcun_cache.similarity import Similarity
 
 N_QUERIES = 40
 
 
-def head(seed: int, *, arch: str = "lejepa", **settings: object) -> EvaluatedHead:
-    return EvaluatedHead(
+def head(seed: int, *, arch: str = "lejepa", **settings: object) -> System:
+    return System(
         name=f"{arch}-{seed}", sha256=f"{arch}{seed}{settings}", arch=arch, init="random", out_dim=8, seed=seed,
         similarity=Similarity.L2, settings=settings,
     )  # fmt: skip
@@ -38,7 +40,7 @@ class Store:
     def add(
         self,
         collection: str,
-        evaluated: EvaluatedHead,
+        evaluated: System,
         scores_q: np.ndarray,
         *,
         sample_of: str | None = None,
@@ -55,7 +57,7 @@ class Store:
         values = dict.fromkeys(METRICS, scores_q)
         means = {metric_name(metric, sample_of): float(scores_q.mean()) for metric in METRICS}
         result = Result(
-            setting=setting, head=evaluated, metrics=means,
+            setting=setting, system=evaluated, metrics=means,
             ndcg_identical_kept=None, counts=Counts(len(scores_q), 0, 0, 0, 0), passages=9,
             in_base_training=in_base_training, seconds=1.0, date=f"2026-01-01T00:00:{self.n:02d}+00:00",
             versions={}, machine={}, commit=None,
@@ -172,6 +174,37 @@ def test_versions_of_a_collection_are_never_compared(store: Store, rng: np.rando
     (board,) = store.boards()
     assert len({column.title for column in board.columns}) == 2
     assert len(board.rows[1].cells) == 1
+
+
+def test_routes_never_stand_in_one_table(store: Store, rng: np.random.Generator) -> None:
+    def trained(collection: str) -> System:
+        return head(0, arch=f"on-{collection}", dataset=collection).model_copy(
+            update={"trained_on": (TrainedOn(collection=collection, split="train"),)}
+        )
+
+    for name in ("a", "b"):
+        store.add(name, raw_head(8), rng.uniform(size=N_QUERIES))
+        store.add(name, head(0, arch="untrained"), rng.uniform(size=N_QUERIES))
+        store.add(name, trained("a"), rng.uniform(size=N_QUERIES))
+    zero_shot, in_domain = store.boards()
+    assert (zero_shot.route, in_domain.route) == ("zero-shot", "in-domain")
+    for board, column in ((zero_shot, "b/test"), (in_domain, "a/test")):
+        assert [one.title for one in board.columns] == [column]
+        assert board.rows[0].raw
+        assert sorted(row.label for row in board.rows[1:]) == ["on-a random 8d", "untrained random 8d"]
+
+
+def test_heads_that_were_each_trained_on_their_own_collection_are_one_row(
+    store: Store, rng: np.random.Generator
+) -> None:
+    for name in ("a", "b"):
+        store.add(name, raw_head(8), rng.uniform(size=N_QUERIES))
+        own = head(0, arch="linear", dataset=name, train_caches=f"{name}123", rank=8)
+        own = own.model_copy(update={"trained_on": (TrainedOn(collection=name, split="train"),)})
+        store.add(name, own, rng.uniform(size=N_QUERIES))
+    (board,) = store.boards()
+    assert [row.label for row in board.rows] == ["raw encoder", "linear random 8d"]
+    assert board.rows[1].mean is not None
 
 
 def test_rendering(store: Store, rng: np.random.Generator) -> None:

@@ -11,9 +11,12 @@ from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.collection import Collection, open_collection
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
-from ragcun_cache.evaluation.results import EvaluatedHead, ResultStore, raw_head, results_frame
+from ragcun_cache.evaluation.results import route_of
+from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Encode, Subject, encode_raw
+from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
 from ragcun_cache.home import Home
+from ragcun_cache.retrieval.run import Run
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 
@@ -37,8 +40,8 @@ def never() -> Encode:
     raise AssertionError("a stored result was computed again")
 
 
-def other_head(seed: int = 0, **settings: object) -> EvaluatedHead:
-    return EvaluatedHead(
+def other_head(seed: int = 0, **settings: object) -> System:
+    return System(
         name=f"other-{seed}", sha256=f"{seed}", arch="other", init="random", out_dim=32, seed=seed,
         similarity=Similarity.L2, settings=settings,
     )  # fmt: skip
@@ -63,7 +66,7 @@ def test_whatever_changes_a_figure_changes_the_key(home: Home, make_subject: Mak
     store = ResultStore(home.results)
     subject = make_subject()
 
-    def key(subject: Subject, head: EvaluatedHead) -> str:
+    def key(subject: Subject, head: System) -> str:
         return subject.evaluate(head, lambda: encode_raw, store).key
 
     collection = subject.collection
@@ -124,37 +127,6 @@ def test_a_head_that_puts_out_nonsense_is_named_and_leaves_no_result(home: Home,
     assert store.all() == []
 
 
-def test_a_failed_write_leaves_nothing(home: Home, make_subject: MakeSubject, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ResultStore(home.results)
-
-    def fail(path: Path, content: object) -> None:
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr("ragcun_cache.evaluation.results.write_json", fail)
-        make_subject().evaluate(raw_head(32), lambda: encode_raw, store)
-    assert list(store.root.iterdir()) == []
-
-
-def test_a_result_that_another_process_wrote_meanwhile_stays(home: Home, make_subject: MakeSubject) -> None:
-    store = ResultStore(home.results)
-    result = make_subject().evaluate(raw_head(32), lambda: encode_raw, store)
-    store.save(result.model_copy(update={"seconds": -1.0}), store.per_query(result))
-    assert store.all() == [result]
-    assert [path.name for path in store.root.iterdir()] == [result.key]
-
-
-@pytest.mark.parametrize("file", ["result.json", "per_query.parquet"])
-def test_a_damaged_result_is_an_error_that_says_what_to_do(home: Home, make_subject: MakeSubject, file: str) -> None:
-    store = ResultStore(home.results)
-    result = make_subject().evaluate(raw_head(32), lambda: encode_raw, store)
-    path = store.root / result.key / file
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(EvaluationError, match="cannot be read") as caught:
-        [store.per_query(found) for found in store.all()]
-    assert result.key in str(caught.value.fix)
-
-
 def test_results_name_neither_host_nor_user(home: Home, make_subject: MakeSubject) -> None:
     result = make_subject().evaluate(raw_head(32), lambda: encode_raw, ResultStore(home.results))
     text = result.model_dump_json()
@@ -162,12 +134,62 @@ def test_results_name_neither_host_nor_user(home: Home, make_subject: MakeSubjec
     assert str(home.root) not in text
 
 
-def test_all_results_are_one_frame(home: Home, make_subject: MakeSubject) -> None:
+def test_a_system_that_makes_its_own_run_is_judged_as_heads_are(home: Home, make_subject: MakeSubject) -> None:
     store = ResultStore(home.results)
-    assert results_frame(store.all()).is_empty()
-    for subject in (make_subject("sample", sample_of="msmarco"), make_subject("full")):
-        subject.evaluate(raw_head(32), lambda: encode_raw, store)
-    frame = results_frame(store.all())
-    assert frame["collection"].to_list() == ["full", "sample"]
-    assert frame["ndcg@10"].null_count() == frame["ndcg@10[sample]"].null_count() == 1
-    assert frame["judged"].to_list() == [15, 15]
+    subject = make_subject()
+    raw = subject.evaluate(raw_head(32), lambda: encode_raw, store)
+    own = System(name="own", sha256="1", arch="fusion", settings={"weight": 0.5}, route="zero-shot")
+    doubled = subject.evaluate_run(
+        own,
+        lambda: {
+            query: {passage: 2 * score for passage, score in reversed(scores.items())}
+            for query, scores in subject.search(encode_raw, Similarity.COSINE).items()
+        },
+        store,
+        cost=Cost(seconds=1.5, bytes=10, index_rebuilt=False),
+    )
+    assert doubled.metrics == raw.metrics
+    assert doubled.counts == raw.counts
+    assert (doubled.route, raw.route) == ("zero-shot", None)
+    assert (
+        subject.evaluate_run(own, never_ranked, store).cost
+        == doubled.cost
+        == Cost(seconds=1.5, bytes=10, index_rebuilt=False)
+    )
+
+
+def never_ranked() -> Run:
+    raise AssertionError("a stored result was computed again")
+
+
+def test_a_run_with_a_passage_from_elsewhere_is_refused(home: Home, make_subject: MakeSubject) -> None:
+    own = System(name="own", sha256="1", arch="fusion")
+    with pytest.raises(EvaluationError, match="own on tiny/test: 1 passages of the run are not in the corpus"):
+        make_subject().evaluate_run(own, lambda: {"q55": {"p1": 1.0, "p999": 0.5}}, ResultStore(home.results))
+
+
+@pytest.mark.parametrize("split", ["test"])
+def test_a_system_that_was_trained_or_chosen_by_the_test_split_is_refused(
+    home: Home, make_subject: MakeSubject, split: str
+) -> None:
+    cheat = other_head().model_copy(update={"trained_on": (TrainedOn(collection="tiny", split=split),)})
+    with pytest.raises(EvaluationError, match="trained or chosen by the test split of tiny"):
+        make_subject().evaluate(cheat, never, ResultStore(home.results))
+
+
+def test_the_route_follows_from_what_a_system_was_trained_on(home: Home, make_subject: MakeSubject) -> None:
+    def trained_on(*collections: str) -> System:
+        splits = tuple(TrainedOn(collection=name, split="train") for name in collections)
+        return other_head().model_copy(update={"trained_on": splits})
+
+    for system, route in (
+        (other_head(), None),
+        (trained_on("elsewhere"), "zero-shot"),
+        (trained_on("elsewhere", "tiny"), "in-domain"),
+    ):
+        assert route_of(system, "tiny", None) == route
+    assert route_of(trained_on("whole"), "whole-pairs5-seed0", "whole") == "in-domain"
+    with pytest.raises(EvaluationError, match="zero-shot"):
+        make_subject().evaluate(
+            trained_on("tiny").model_copy(update={"route": "zero-shot"}), never, ResultStore(home.results)
+        )

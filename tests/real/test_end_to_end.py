@@ -13,8 +13,9 @@ from ragcun_cache.cache import open_pair
 from ragcun_cache.collections import Collection, find_collection
 from ragcun_cache.encoder import EncodeConfig, Weights, encode_collection, find_weights
 from ragcun_cache.evaluation.config import EvalConfig
-from ragcun_cache.evaluation.results import ResultStore, raw_head
+from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject, encode_raw
+from ragcun_cache.evaluation.system import raw_head
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 from ragcun_cache.training.config import make_config
