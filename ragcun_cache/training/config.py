@@ -74,6 +74,11 @@ _FIXED: dict[Arch | str, dict[str, Any]] = {
 }
 
 
+def settings_fixed_by(arch: str) -> dict[str, Any]:
+    """Return the settings that ``arch`` leaves no choice in, with their values."""
+    return _FIXED.get(arch, {})
+
+
 class TrainConfig(BaseModel):
     """Everything that decides what a run trains. Explicit: what follows from ``arch`` and ``init`` is filled in.
 
@@ -130,7 +135,7 @@ class TrainConfig(BaseModel):
         arch = given.get("arch", cls.model_fields["arch"].default)
         if arch not in list(Arch) and str(arch) not in (own := own_archs()):
             raise unknown_choice("arch", str(arch), [*(member.value for member in Arch), *own])
-        fixed = _FIXED.get(str(arch), {})
+        fixed = settings_fixed_by(str(arch))
         for name, value in fixed.items():
             if name in given and given[name] != value:
                 raise ConfigError(

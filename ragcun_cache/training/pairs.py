@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,12 @@ class TrainingData:
         if self.input == Input.POOLED:
             vectors_nd *= cache.norms[:, None]
         return vectors_nd
+
+
+def data_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return all of ``config`` that ``load_training_data`` looks at; equal ones give the same data."""
+    names = ("dataset", "encoder", "pairs", "pairs_seed", "train", "dev", "input", "select")
+    return {**{name: getattr(config, name) for name in names}, "trains": trains(config.arch)}
 
 
 def load_training_data(config: TrainConfig, home: Home) -> TrainingData:

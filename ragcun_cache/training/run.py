@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragcun_cache import __version__
 from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import HeadError, TrainingError
 from ragcun_cache.files import atomic_file, sha256_json
@@ -20,6 +19,7 @@ from ragcun_cache.heads.own import own_archs
 from ragcun_cache.heads.store import HeadRecord, read_record, rewrite_record, save_head
 from ragcun_cache.home import Home
 from ragcun_cache.provenance import library_versions, source_commit
+from ragcun_cache.training.code import code_version
 from ragcun_cache.training.config import Select, TensorDtype, TrainConfig
 from ragcun_cache.training.diagnostics import DEV_METRIC, measure_head
 from ragcun_cache.training.pairs import TrainingData, load_training_data
@@ -43,7 +43,7 @@ class TrainedHead:
 def run_name(config: TrainConfig, data: TrainingData) -> str:
     """Return the folder name of a run: readable parts, then 8 hex digits of all that its result depends on."""
     identity = {
-        "version": __version__,
+        "code": code_version(),
         # Where it is computed is no part of what is computed.
         "config": config.model_dump(mode="json", exclude={"device"}),
         "caches": _cache_provenance(data),
@@ -56,14 +56,20 @@ def run_name(config: TrainConfig, data: TrainingData) -> str:
 
 
 def train_head(
-    config: TrainConfig, home: Home, *, data: TrainingData | None = None, fresh: bool = False
+    config: TrainConfig,
+    home: Home,
+    *,
+    data: TrainingData | None = None,
+    fresh: bool = False,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainedHead:
     """Train the head that ``config`` describes into ``home.heads/<run name>``, or return it if it is there already.
 
     After every epoch, epoch 0 (before training) included, the folder is a head that loads, marked incomplete until
     the last: an interruption (KeyboardInterrupt passes through) loses at most the epoch in progress, and the same
-    call resumes with the same bits as if nothing had happened (on CPU). ``fresh`` begins anew. ``data`` shares
-    loaded vectors between runs that differ in nothing but ``seed``.
+    call resumes with the same bits as if nothing had happened (on CPU, with as many threads). ``fresh`` begins anew.
+    ``data`` shares loaded vectors between runs of equal ``data_settings``. ``on_epoch`` is told the row of every epoch
+    that was trained, as soon as it is kept.
 
     Raises TrainingError, ConfigError, CollectionError, CacheError.
     """
@@ -74,7 +80,9 @@ def train_head(
         if fresh and folder.exists():
             shutil.rmtree(folder)
         finished = _finished(folder)
-        return finished or _train(config, head_config, data, folder)
+        for partial in folder.glob("**/*.partial-*"):
+            partial.unlink()  # of a process that was killed: nobody else writes here now
+        return finished or _train(config, head_config, data, folder, on_epoch or (lambda row: None))
 
 
 def _own_source(config: TrainConfig) -> dict[str, str | None]:
@@ -113,7 +121,13 @@ def _cache_provenance(data: TrainingData) -> dict[str, Any]:
     }
 
 
-def _train(config: TrainConfig, head_config: HeadConfig, data: TrainingData, folder: Path) -> TrainedHead:
+def _train(
+    config: TrainConfig,
+    head_config: HeadConfig,
+    data: TrainingData,
+    folder: Path,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> TrainedHead:
     import torch
 
     from ragcun_cache.heads.registry import build_head
@@ -137,6 +151,7 @@ def _train(config: TrainConfig, head_config: HeadConfig, data: TrainingData, fol
             trained = run.keep_epoch(epoch)
             if epoch.number < config.epochs:
                 save_checkpoint(checkpoint, head, optimizer, run.rows)
+            on_epoch(run.rows[-1])
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
     return trained
 
@@ -202,6 +217,8 @@ class _Run:
         return max(self.rows, key=lambda row: (row[DEV_METRIC], -row["epoch"]))
 
     def _provenance(self, kept: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
         return {
             "complete": self.rows[-1]["epoch"] == self.config.epochs,
             "epoch": kept["epoch"],
@@ -214,6 +231,9 @@ class _Run:
             "train": self.config.model_dump(mode="json"),
             **_own_source(self.config),
             "metrics": kept,
+            "code": code_version(),
+            # Sums are cut up by threads, so the last bits of the weights depend on their number.
+            "threads": torch.get_num_threads(),
             "versions": library_versions(),
             "commit": self.commit,
         }

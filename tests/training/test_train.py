@@ -306,3 +306,19 @@ def test_mean_cosine_and_residual_are_their_definitions() -> None:
     assert mean_cosine(np.ones((5, 3), np.float32)) == pytest.approx(1.0)
     assert mean_cosine(np.zeros((5, 3), np.float32)) == 0.0
     assert relative_residual(1.5 * rows_ne, rows_ne) == pytest.approx(0.5)
+
+
+def test_what_a_killed_process_left_is_swept(home: Home, tiny: CachePair) -> None:
+    folder = train_head(config_of(epochs=1), home).record.folder
+    left = folder / "head.safetensors.partial-1"
+    left.touch()
+    assert train_head(config_of(epochs=1), home).reused
+    assert not left.exists()
+
+
+def test_every_epoch_is_told(home: Home, tiny: CachePair) -> None:
+    told: list[dict[str, Any]] = []
+    trained = train_head(config_of(epochs=2), home, on_epoch=told.append)
+    assert told == trained.rows[1:]
+    train_head(config_of(epochs=2), home, on_epoch=told.append)
+    assert told == trained.rows[1:]
