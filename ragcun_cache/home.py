@@ -42,3 +42,8 @@ class Home:
     def results(self) -> Path:
         """Evaluation results: ``runs/<key>.parquet`` and ``per_query/<key>.parquet``."""
         return self.root / "results"
+
+    @property
+    def ablations(self) -> Path:
+        """What recipes were run and which of their runs failed, one folder a recipe."""
+        return self.root / "ablations"

@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from typing import Protocol
 
 _LINE_EVERY_SECONDS = 10.0
+_muted = False
+
+
+def mute() -> None:
+    """Show no progress from now on in this process: for a worker, whose parent shows it."""
+    global _muted
+    _muted = True
 
 
 class Advance(Protocol):
@@ -51,6 +58,9 @@ class _Rates:
 @contextmanager
 def progress(label: str, unit: str, total: float | None) -> Iterator[Advance]:
     """Yield a function to report work with; everything is shown on stderr, so stdout stays for results."""
+    if _muted:
+        yield lambda amount, **extra: None
+        return
     rates = _Rates(unit, total)
     if sys.stderr.isatty():
         from rich.console import Console
