@@ -36,12 +36,14 @@ class Column:
 class Cell:
     """A row's figure on one collection: mean and sd over seeds (sd None for one seed), and against raw.
 
-    ``against_raw`` compares per-query scores averaged over the seeds; it is None in the raw row.
+    ``results`` are the keys of the results that it is the mean of, by seed. ``against_raw`` compares per-query scores
+    averaged over the seeds; it is None in the raw row.
     """
 
     mean: float
     sd: float | None
     seeds: int
+    results: list[str]
     against_raw: Comparison | None
 
 
@@ -205,12 +207,14 @@ def _scores(results: Sequence[Result], store: ResultStore, metric: str) -> NDArr
 def _cell(
     results: Sequence[Result], store: ResultStore, metric: str, raw_sq: NDArray[np.float64], n_permutations: int
 ) -> Cell:
-    scores_sq = _scores(_newest_of_each_seed(results), store, metric)
+    pooled = _newest_of_each_seed(results)
+    scores_sq = _scores(pooled, store, metric)
     mean_s = scores_sq.mean(axis=1)
     return Cell(
         mean=float(mean_s.mean()),
         sd=float(mean_s.std(ddof=1)) if len(mean_s) > 1 else None,
         seeds=len(mean_s),
+        results=[result.key for result in pooled],
         against_raw=compare(scores_sq.mean(axis=0), raw_sq.mean(axis=0), n_permutations=n_permutations),
     )
 
