@@ -8,12 +8,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
 from ragcun_cache.heads.config import Arch, ArchName, HeadConfig, Init, Input, InputScale, Isotropy
 from ragcun_cache.heads.own import own_archs
+from ragcun_cache.marked_yaml import read_yaml
 from ragcun_cache.similarity import Similarity
 
 
@@ -231,32 +231,11 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
 
     Raises ConfigError that names the file and, for a key that is in it, the line.
     """
-    settings, lines = _read_yaml(path) if path else ({}, {})
+    marked = read_yaml(path) if path else None
+    settings = {str(name): value for name, value in marked.content.items()} if marked else {}
     try:
         return TrainConfig.model_validate({**settings, **overrides})
     except ValidationError as error:
-        location = error.errors()[0]["loc"]
-        name = str(location[0]) if location else ""
-        in_file = path is not None and name in lines and name not in overrides
-        raise _as_config_error(error, f"{path}, line {lines[name]}" if in_file else None) from None
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the settings in a YAML file and the line that each is on."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        settings = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise ConfigError("there is no such config file", where=path) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("the config file cannot be read as YAML", where=path, found=error) from None
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError("a config file holds settings, one `name: value` a line", where=path)
-    lines: dict[str, int] = {}
-    for key, _ in root.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in lines:
-            raise ConfigError(f"{name} is set twice", where=f"{path}, lines {lines[name]} and {line}")
-        lines[name] = line
-    return {str(name): value for name, value in settings.items()}, lines
+        location = error.errors()[0]["loc"][:1]
+        in_file = marked is not None and location in marked.lines and location[0] not in overrides
+        raise _as_config_error(error, marked.where(location) if marked and in_file else None) from None
