@@ -31,6 +31,13 @@ class CacheLayout:
         name = f"{role}-{fingerprint[:FINGERPRINT_DIGITS]}-{content_sha256[:CONTENT_DIGITS]}"
         return cls(caches / collection.replace("/", "__") / name)
 
+    def part(self, number: int, of: int) -> CacheLayout:
+        """Return the folder of one part of this cache: ``parts/<name>.part-<number>-of-<of>`` beside it.
+
+        One level deeper than caches lie, so nothing that lists caches finds it.
+        """
+        return CacheLayout(self.folder.parent / "parts" / f"{self.folder.name}.part-{number}-of-{of}")
+
     @property
     def manifest(self) -> Path:
         """The list of what is in the cache; a shard that it does not name does not exist."""

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
+from ragcun_cache.cache.part import Part
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import Shard
@@ -93,9 +94,16 @@ class CacheWriter:
     the next writer opens the cache.
     """
 
-    def __init__(self, layout: CacheLayout, asked: Manifest) -> None:
-        """Prepare to create or resume the cache that ``asked`` (a manifest without shards) describes."""
+    def __init__(self, layout: CacheLayout, asked: Manifest, part: Part | None = None) -> None:
+        """Prepare to create or resume the cache that ``asked`` (a manifest without shards) describes, or a part of it.
+
+        The manifest of a part is that of the whole cache with some of its shards, under their final names, and never
+        complete.
+        """
         self._layout = layout
+        self._part = part
+        if part is not None:
+            asked = asked.model_copy(update={"provenance": {**asked.provenance, "part": str(part)}})
         self._asked = asked
         self._lock = writer_lock(layout)
         self.manifest = asked
@@ -135,6 +143,19 @@ class CacheWriter:
         """The folder, for reading what is recorded already."""
         return LocalPlace(self._layout.folder)
 
+    @property
+    def shards(self) -> range:
+        """Numbers of the shards that are to be written here, those that are there already included."""
+        rows = (self.manifest.total_rows, self.manifest.shard_rows)
+        return (self._part or Part(1, 1)).shards(*rows)
+
+    @property
+    def missing_rows(self) -> int:
+        """Rows that are still to be written here."""
+        manifest, end = self.manifest, self.shards.stop * self.manifest.shard_rows
+        start = self.shards.start * manifest.shard_rows + manifest.rows
+        return max(min(end, manifest.total_rows) - start, 0)
+
     def _check_same(self, found: Manifest) -> None:
         asked = self._asked
         identity = ("collection", "role", "content_sha256", "dim", "dtype", "total_rows")
@@ -157,38 +178,40 @@ class CacheWriter:
             CacheError: wrong dim, dtype or number of rows, a cache that is complete, or a disk that is full or failing.
         """
         manifest = self.manifest
-        expected_rows = min(manifest.shard_rows, manifest.total_rows - manifest.rows)
+        index = self.shards.start + len(manifest.shards)
+        expected_rows = min(manifest.shard_rows, manifest.total_rows - index * manifest.shard_rows)
         expected = (expected_rows, manifest.dim, np.dtype(manifest.dtype).name)
         found = (*shard.vectors_nd.shape, shard.vectors_nd.dtype.name)
-        if manifest.complete or found != expected:
+        if not self.missing_rows or found != expected:
             raise CacheError(
                 "the shard does not fit the cache",
                 where=self._layout.folder,
-                expected="no more rows, it is complete" if manifest.complete else f"rows, dim, dtype {expected}",
+                expected=f"rows, dim, dtype {expected}" if self.missing_rows else "no more rows, all are there",
                 found=found,
             )
         with _disk_errors(self._layout.folder):
-            record = shard.write(self._layout, len(manifest.shards), manifest.format)
+            record = shard.write(self._layout, index, manifest.format)
             manifest = manifest.model_copy(update={"shards": (*manifest.shards, record)})
             manifest.write(self._layout)
         self.manifest = manifest
 
     def finish(self, **provenance: Any) -> Manifest:
-        """Mark the cache complete, keeping ``provenance`` (versions, device, seconds) with it.
+        """Mark the cache complete, unless it is a part, keeping ``provenance`` (versions, device, seconds) with it.
 
         Raises:
             CacheError: rows are missing, or the disk is full or failing.
         """
         manifest = self.manifest
-        if manifest.rows != manifest.total_rows:
+        if self.missing_rows:
             raise CacheError(
                 "the cache cannot be finished, rows are missing",
                 where=self._layout.folder,
-                expected=manifest.total_rows,
+                expected=manifest.rows + self.missing_rows,
                 found=manifest.rows,
             )
-        if not manifest.complete:
-            update = {"complete": True, "provenance": {**manifest.provenance, **provenance}}
+        told = self._part is not None and provenance.keys() <= manifest.provenance.keys()
+        if not (manifest.complete or told):
+            update = {"complete": self._part is None, "provenance": {**manifest.provenance, **provenance}}
             manifest = manifest.model_copy(update=update)
             with _disk_errors(self._layout.folder):
                 manifest.write(self._layout)

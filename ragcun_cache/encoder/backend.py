@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from ragcun_cache.encoder.tokens import Tokens
 
 
+class OutOfMemory(Exception):
+    """A batch does not fit in the device's memory; a smaller one may."""
+
+
 class Backend(Protocol):
     """A frozen encoder, loaded."""
 
@@ -22,4 +26,8 @@ class Backend(Protocol):
         """Return the token ids of each text."""
 
     def embed(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Pad to ``length``; return (b, dim) float32 unit vectors and (b,) float32 norms from before normalisation."""
+        """Pad to ``length``; return (b, dim) float32 unit vectors and (b,) float32 norms from before normalisation.
+
+        Raises:
+            OutOfMemory: the batch does not fit; the encode then asks for smaller ones.
+        """

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, Shard, list_caches
+from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, list_caches
 from ragcun_cache.cache.pair import made_at
-from ragcun_cache.cache.reuse import FoundRows, VectorPool, text_keys
+from ragcun_cache.cache.part import Part
+from ragcun_cache.cache.reuse import VectorPool, text_keys
 from ragcun_cache.collections import Collection
-from ragcun_cache.encoder.backend import Backend
-from ragcun_cache.encoder.batches import plan_batches
+from ragcun_cache.encoder.blocks import Block, text_blocks
 from ragcun_cache.encoder.config import EncodeConfig
-from ragcun_cache.encoder.frozen import FrozenModel
+from ragcun_cache.encoder.engines import EngineConfig, open_engine
+from ragcun_cache.encoder.engines.engine import Engine
+from ragcun_cache.encoder.forward import Encoded
+from ragcun_cache.encoder.phases import NOTHING_DONE, Phases
 from ragcun_cache.encoder.spec import EncoderSpec
-from ragcun_cache.encoder.template import compose_text
+from ragcun_cache.encoder.threads import Behind
 from ragcun_cache.encoder.weights import Weights, find_weights
-from ragcun_cache.errors import CacheError, EncoderError
+from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
-from ragcun_cache.progress import Advance, progress
+from ragcun_cache.progress import progress
 from ragcun_cache.provenance import library_versions, machine, source_commit
 from ragcun_cache.role import Role
 
+_DEFAULT_ENGINE = EngineConfig()
 _MIN_SHARD_ROWS, _MAX_SHARD_ROWS, _SHARDS_AIMED_AT = 512, 65_536, 64
 _PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -44,6 +48,7 @@ class EncodeReport:
         copied: rows whose vectors another cache of the same spec had already.
         dropped: rows of the collection's last version, if there was one, whose text is gone.
         seconds: of this call.
+        phases: where they went; some phases run at the same time.
     """
 
     role: Role
@@ -53,13 +58,27 @@ class EncodeReport:
     copied: int
     dropped: int
     seconds: float
+    phases: Phases = NOTHING_DONE
 
 
-def encode_collection(collection: Collection, home: Home, config: EncodeConfig) -> list[EncodeReport]:
+def encode_collection(
+    collection: Collection,
+    home: Home,
+    config: EncodeConfig,
+    engine: EngineConfig = _DEFAULT_ENGINE,
+    part: Part | None = None,
+) -> list[EncodeReport]:
     """Make sure that the queries and passages of ``collection`` are cached, encoding only texts that no cache holds.
 
     All texts of a role are read and checked before the first of them is encoded (queries come before passages); a
     collection that is already cached is answered without importing torch.
+
+    Args:
+        collection: what to encode.
+        home: where models are and caches go.
+        config: settings of the encode.
+        engine: where the model runs.
+        part: encode only this part of the shards, into a place of its own; None for all.
 
     Raises:
         CollectionError: the collection cannot be read; nothing that is cached was touched.
@@ -68,29 +87,37 @@ def encode_collection(collection: Collection, home: Home, config: EncodeConfig) 
     """
     weights = find_weights(config.model, home)
     config = _with_cached_precision(collection, home, config, weights)
-    model: FrozenModel | None = None
-    reports = []
-    for role in Role:
-        content = collection.content_sha256(role)
-        if config.precision == "auto":
-            model = FrozenModel(weights, config)
-            config = model.config
-        if finished := _finished(collection, home, config, weights, role, content):
-            manifest = EmbeddingCache(finished.folder).manifest
-            reports.append(EncodeReport(role, finished.folder, manifest, 0, 0, 0, 0.0))
-            continue
-        model = model or FrozenModel(weights, config)
-        reports.append(_encode_role(collection, role, home, model, content))
+    with ExitStack() as stack:
+        opened: Engine | None = None
+        reports = []
+        for role in Role:
+            content = collection.content_sha256(role)
+            if config.precision == "auto":
+                opened = stack.enter_context(closing(open_engine(engine, weights, config, home)))
+                config = opened.model.config
+            if finished := _finished(collection, home, config, weights, role, content):
+                manifest = EmbeddingCache(finished.folder).manifest
+                reports.append(EncodeReport(role, finished.folder, manifest, 0, 0, 0, 0.0))
+                continue
+            opened = opened or stack.enter_context(closing(open_engine(engine, weights, config, home)))
+            reports.append(encode_role(collection, role, home, opened, content, part))
     return reports
 
 
-def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenModel, content: str) -> EncodeReport:
+def encode_role(
+    collection: Collection, role: Role, home: Home, engine: Engine, content: str, part: Part | None = None
+) -> EncodeReport:
+    """Encode the texts of one role, whose file has the hash ``content``, from wherever the last attempt stopped.
+
+    Raises:
+        CollectionError, EncoderError, CacheError: as :func:`encode_collection`.
+    """
     started = time.monotonic()
     total_rows = sum(len(batch.ids) for batch in collection.texts(role))
-    spec = model.spec(role)
+    config, spec = engine.model.config, engine.model.spec(role)
     layout = CacheLayout.of(home.caches, collection.name, role, spec.fingerprint, content)
     pool = VectorPool(home.caches, spec.fingerprint, exclude=layout.folder)
-    config = model.config
+    before_dim = time.monotonic()
     asked = Manifest(
         collection=collection.name,
         role=role,
@@ -98,7 +125,7 @@ def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenMo
         spec=spec.to_dict(),
         fingerprint=spec.fingerprint,
         encoder=spec.encoder,
-        dim=pool.dim or model.backend.dim,
+        dim=pool.dim or engine.dim,
         dtype=spec.storage_dtype,
         format=config.format,
         shard_rows=config.shard_rows or _shard_rows(total_rows),
@@ -107,20 +134,25 @@ def _encode_role(collection: Collection, role: Role, home: Home, model: FrozenMo
             "created": datetime.now(UTC).isoformat(),
             "device": config.device,
             "batch_tokens": config.batch_tokens,
+            "engine": engine.name,
+            "workers": engine.workers,
             "machine": machine(),
             "versions": library_versions(),
             "commit": source_commit(),
         },
     )
-    with CacheWriter(layout, asked) as writer:
-        encoded, copied = _write_shards(collection, role, model, pool, writer)
+    load = Phases(load=time.monotonic() - before_dim)
+    layout = part.layout(layout) if part else layout
+    with CacheWriter(layout, asked, part) as writer:
+        encoded, copied, phases = _write_shards(collection, role, engine, pool, writer)
         if collection.content_sha256(role) != content:
             raise CacheError(
                 "the collection changed while it was encoded", where=collection.folder, fix="run the same again"
             )
-        seconds = time.monotonic() - started
-        manifest = writer.finish(seconds=round(seconds, 3), rows_copied=copied)
-    return EncodeReport(role, layout.folder, manifest, encoded, copied, _dropped(home, layout, manifest), seconds)
+        seconds, phases = time.monotonic() - started, load + phases
+        manifest = writer.finish(seconds=round(seconds, 3), rows_copied=copied, phases=phases.to_dict())
+    dropped = 0 if part else _dropped(home, layout, manifest)
+    return EncodeReport(role, layout.folder, manifest, encoded, copied, dropped, seconds, phases)
 
 
 def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:
@@ -173,104 +205,68 @@ def _shard_rows(total_rows: int) -> int:
     return rows
 
 
-def text_blocks(collection: Collection, role: Role, rows: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield (ids, composed texts) of ``rows`` records at a time, the last block shorter: what makes up the shards."""
-    ids: list[str] = []
-    texts: list[str] = []
-    for batch in collection.texts(role):
-        ids += batch.ids
-        texts += [compose_text(title, text) for title, text in zip(batch.titles, batch.texts, strict=True)]
-        while len(ids) >= rows:
-            yield ids[:rows], texts[:rows]
-            ids, texts = ids[rows:], texts[rows:]
-    if ids:
-        yield ids, texts
-
-
 def _write_shards(
-    collection: Collection, role: Role, model: FrozenModel, pool: VectorPool, writer: CacheWriter
-) -> tuple[int, int]:
-    """Append every shard that is not there yet; return how many rows were encoded and how many copied."""
-    manifest = writer.manifest
-    if manifest.complete:
-        return 0, 0
-    shards_there, missing = len(manifest.shards), manifest.total_rows - manifest.rows
-    copied = 0
-    spec = model.spec(role)
-    recorded = EmbeddingCache.unchecked(writer.place, manifest)
+    collection: Collection, role: Role, engine: Engine, pool: VectorPool, writer: CacheWriter
+) -> tuple[int, int, Phases]:
+    """Append every shard that is not there yet; return how many rows were encoded, how many copied, and what it took.
+
+    Reading and tokenising run ahead of the forward pass, hashing and writing behind it, in threads of their own.
+    """
+    manifest, missing = writer.manifest, writer.missing_rows
+    copied, total, write_seconds = 0, Phases(), 0.0
+
+    def write(block: Block, encoded: Encoded) -> None:
+        nonlocal write_seconds
+        started = time.perf_counter()
+        writer.append(block.shard(encoded, manifest.dim, manifest.dtype))
+        write_seconds += time.perf_counter() - started
+
+    spec = engine.model.spec(role)
     label = f"encode {collection.name} {'queries' if role is Role.QUERY else 'passages'}"
-    with progress(label, "rows", missing) as advance:
-        for index, (ids, texts) in enumerate(text_blocks(collection, role, manifest.shard_rows)):
-            hashes = text_hashes(spec, texts)
-            if index < shards_there:
-                _check_recorded(recorded, index, ids, hashes)
+    with progress(label, "rows", missing) as advance, Behind() as behind:
+
+        def on_batch(amount: float, **extra: float) -> None:
+            behind.check()
+            advance(amount, **extra)
+
+        blocks = _blocks(collection, role, spec, pool, writer)
+        with closing(engine.encode(blocks, spec, on_batch)) as results:
+            for block, encoded in results:
+                behind.call(write, block, encoded)
+                there = len(block.ids) - len(block.strings)
+                advance(there)
+                copied += there
+                total += block.phases + encoded.phases
+    return missing - copied, copied, total + Phases(write=write_seconds)
+
+
+def _blocks(
+    collection: Collection, role: Role, spec: EncoderSpec, pool: VectorPool, writer: CacheWriter
+) -> Iterator[Block]:
+    """Yield the blocks of the shards that are not there yet; compare those that are with the texts."""
+    if not writer.missing_rows:
+        return
+    manifest, shards = writer.manifest, writer.shards
+    recorded = EmbeddingCache.unchecked(writer.place, manifest)
+    texts = text_blocks(collection, role, manifest.shard_rows)
+    started = time.perf_counter()
+    for index, (ids, block_texts) in enumerate(texts):
+        if index in shards:
+            block = Block.of(index, ids, block_texts, spec)
+            if index - shards.start < len(manifest.shards):
+                _check_recorded(recorded, index - shards.start, block)
             else:
-                found = pool.find(hashes)
-                writer.append(encode_shard(ids, texts, spec, lambda: model.backend, advance, found, manifest.dim))
-                copied += 0 if found is None else len(found.wanted)
-    return missing - copied, copied
+                found = pool.find(block.text_sha256)
+                yield block.with_found(found, Phases(read=time.perf_counter() - started))
+                started = time.perf_counter()
 
 
-def _check_recorded(cache: EmbeddingCache, index: int, ids: list[str], hashes: list[bytes]) -> None:
+def _check_recorded(cache: EmbeddingCache, index: int, block: Block) -> None:
     """Compare a shard of an earlier attempt with the texts as they are: a file may change and change back meanwhile."""
     rows = cache.rows_table(index, ["id", "text_sha256"])
-    if rows.column("id").to_pylist() != ids or rows.column("text_sha256").to_pylist() != hashes:
+    if rows.column("id").to_pylist() != block.ids or rows.column("text_sha256").to_pylist() != block.text_sha256:
         raise CacheError(
-            f"shard {index} is of other texts than the collection has now",
+            f"shard {block.index} is of other texts than the collection has now",
             where=cache.address,
             fix=f"ragcun-cache caches gc --delete {cache.address}, then encode again",
         )
-
-
-def text_hashes(spec: EncoderSpec, texts: list[str]) -> list[bytes]:
-    """Return the sha256 of every string that is encoded, prompt included."""
-    return [sha256((spec.prompt + text).encode("utf-8", "surrogatepass")).digest() for text in texts]
-
-
-def encode_shard(
-    ids: list[str],
-    texts: list[str],
-    spec: EncoderSpec,
-    backend_of: Callable[[], Backend],
-    advance: Advance,
-    found: FoundRows | None,
-    dim: int,
-) -> Shard:
-    """Return the shard of these rows: what was ``found`` is copied, the rest encoded.
-
-    A row is padded to a length that depends on its text alone, so neither what it is batched with nor whether the
-    encode was interrupted changes its vector.
-
-    Raises:
-        EncoderError: a vector is not finite.
-    """
-    strings = [spec.prompt + text for text in texts]
-    vectors_nd = np.empty((len(ids), dim), dtype=spec.storage_dtype)
-    norms = np.empty(len(ids), dtype=np.float32)
-    n_tokens = np.empty(len(ids), dtype=np.int32)
-    truncated = np.empty(len(ids), dtype=bool)
-    missing = np.ones(len(ids), dtype=bool)
-    if found is not None:
-        rows = found.wanted
-        vectors_nd[rows], norms[rows] = found.vectors_nd, found.norms
-        n_tokens[rows], truncated[rows] = found.n_tokens, found.truncated
-        missing[rows] = False
-        advance(len(rows))
-    to_encode = np.flatnonzero(missing)
-    if len(to_encode):
-        backend = backend_of()
-        tokens = backend.tokenise([strings[row] for row in to_encode])
-        n_tokens[to_encode], truncated[to_encode] = tokens.n_tokens, tokens.truncated
-        for batch in plan_batches(tokens.n_tokens.tolist(), backend.batch_tokens, spec.max_seq_length):
-            unit_bd, norm_b = backend.embed([tokens.input_ids[row] for row in batch.rows], batch.length)
-            rows = to_encode[batch.rows]
-            if not np.isfinite(unit_bd).all():
-                bad = rows[int(np.flatnonzero(~np.isfinite(unit_bd).all(axis=1))[0])]
-                raise EncoderError(
-                    "the encoder returned a vector that is not finite",
-                    where=f"{spec.role} {ids[bad]!r}",
-                    fix="encode with --precision fp32",
-                )
-            vectors_nd[rows], norms[rows] = unit_bd, norm_b
-            advance(len(rows), tokens=float(n_tokens[rows].sum()))
-    return Shard(ids, vectors_nd, text_hashes(spec, texts), n_tokens, truncated, norms)

@@ -11,9 +11,9 @@ import numpy as np
 from ragcun_cache.cache import Damage, EmbeddingCache, Manifest, Shard, repair
 from ragcun_cache.cache.manifest import spec_differences
 from ragcun_cache.collections import Collection
+from ragcun_cache.encoder.blocks import encode_rows, text_blocks
 from ragcun_cache.encoder.config import EncodeConfig
 from ragcun_cache.encoder.frozen import FrozenModel
-from ragcun_cache.encoder.pipeline import encode_shard, text_blocks
 from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
@@ -88,7 +88,7 @@ def check_sample(cache: EmbeddingCache, collection: Collection, frozen: FrozenMo
         texts += [block_texts[row] for row in inside]
         start += len(block_ids)
     with progress(f"encode {len(ids)} rows again", "rows", len(ids)) as advance:
-        again = encode_shard(ids, texts, spec, lambda: frozen.backend, advance, None, cache.dim)
+        again = encode_rows(ids, texts, spec, frozen.backend, advance)
     cached_nd, again_nd = cache.gather(chosen), again.vectors_nd.astype(np.float32)
     norms = np.linalg.norm(cached_nd, axis=1) * np.linalg.norm(again_nd, axis=1)
     cosine_n = np.einsum("nd,nd->n", cached_nd, again_nd) / np.maximum(norms, 1e-12)
@@ -117,8 +117,6 @@ def repair_cache(
         blocks = text_blocks(collection, manifest.role, manifest.shard_rows)
         ids, texts = next(islice(blocks, index, None))
         with progress(f"encode shard {index} again", "rows", len(ids)) as advance:
-            return encode_shard(
-                ids, texts, frozen.spec(manifest.role), lambda: frozen.backend, advance, None, manifest.dim
-            )
+            return encode_rows(ids, texts, frozen.spec(manifest.role), frozen.backend, advance)
 
     return repair(folder, damages, shard_at)

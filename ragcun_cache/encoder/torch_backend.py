@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.encoder.tokens import Tokens
+from ragcun_cache.encoder.backend import OutOfMemory
+from ragcun_cache.encoder.tokens import Tokeniser, Tokens
 from ragcun_cache.errors import EncoderError, unknown_choice
 
 # Measured on two cores: a batch whose activations leave the cache is slower, not faster. A GPU wants to be filled.
@@ -60,7 +61,8 @@ class TorchBackend:
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         ).eval()
         self.model.requires_grad_(False)
-        self.model.max_seq_length = self._limit = max_seq_length
+        self.model.max_seq_length = max_seq_length
+        self._tokeniser = Tokeniser(self.model.tokenizer, max_seq_length)
         self._transformer = self.model[0].to(self._dtype)
         self._rest = [self.model[index] for index in range(1, len(self.model))]
         # Vectors are normalised here in any case, and the norm from before is kept.
@@ -77,16 +79,7 @@ class TorchBackend:
 
     def tokenise(self, texts: list[str]) -> Tokens:
         """Return the token ids of each text, cut to the model's length, and which were cut."""
-        tokenizer = self.model.tokenizer
-        limit = self._limit
-        whole = tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-        truncated = np.array([len(ids) > limit for ids in whole], dtype=bool)
-        if truncated.any():
-            rows = np.flatnonzero(truncated)
-            cut = tokenizer([texts[row] for row in rows], truncation=True, max_length=limit)["input_ids"]
-            for row, ids in zip(rows, cut, strict=True):
-                whole[row] = ids
-        return Tokens(whole, truncated)
+        return self._tokeniser(texts)
 
     def embed(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode one batch of token ids, each padded to ``length`` tokens.
@@ -95,22 +88,12 @@ class TorchBackend:
             (b, dim) float32 unit vectors, and (b,) float32 norms that they had before they were normalised.
 
         Raises:
-            EncoderError: the batch does not fit in the device's memory even one row at a time.
+            OutOfMemory: the batch does not fit in the device's memory.
         """
         try:
             return self._forward(input_ids, length)
         except self._torch.OutOfMemoryError:
-            if len(input_ids) == 1:
-                raise EncoderError(
-                    "one text does not fit in the device's memory",
-                    where=self.device,
-                    found=f"{len(input_ids[0])} tokens",
-                    fix="encode on another device, or with a smaller --max-seq-length",
-                ) from None
-        self.batch_tokens = max(1, self.batch_tokens // 2)
-        half = len(input_ids) // 2
-        parts = [self.embed(input_ids[:half], length), self.embed(input_ids[half:], length)]
-        return np.concatenate([unit for unit, _ in parts]), np.concatenate([norms for _, norms in parts])
+            raise OutOfMemory from None
 
     def _forward(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         torch = self._torch

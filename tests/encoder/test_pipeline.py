@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.cache import CacheWriter, EmbeddingCache, Shard
 from ragcun_cache.collections import Collection, Texts, find_collection
-from ragcun_cache.encoder import EncodeConfig, encode_collection, pipeline
+from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.encoder.torch_backend import TorchBackend
 from ragcun_cache.errors import CacheError, CollectionError, ConfigError
 from ragcun_cache.home import Home
@@ -192,13 +192,13 @@ def test_a_file_that_changed_and_changed_back_is_not_taken_for_the_old_one(
 ) -> None:
     tiny_collection()
     collection = find_collection("tiny", home)
-    encode_shard, texts = pipeline.encode_shard, Collection.texts
+    append, texts = CacheWriter.append, Collection.texts
     seen: list[str] = []
 
-    def interrupted(ids: list[str], *arguments: object) -> object:
-        if ids[0] == "p40":
+    def interrupted(self: CacheWriter, shard: Shard) -> None:
+        if shard.ids[0] == "p40":
             raise KeyboardInterrupt
-        return encode_shard(ids, *arguments)
+        append(self, shard)
 
     def edited(self: Collection, role: Role) -> Iterator[Texts]:
         for batch in texts(self, role):
@@ -206,7 +206,7 @@ def test_a_file_that_changed_and_changed_back_is_not_taken_for_the_old_one(
             yield dataclasses.replace(batch, titles=[title.replace("title 7", "other") for title in batch.titles])
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "encode_shard", interrupted)
+        patch.setattr(CacheWriter, "append", interrupted)
         patch.setattr(Collection, "texts", edited)
         encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40))
     assert Role.PASSAGE in seen
