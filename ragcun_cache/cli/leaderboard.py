@@ -21,6 +21,9 @@ def leaderboard(
         list[str] | None, typer.Option(help="Only these collections. Repeat it, or divide by commas.")
     ] = None,
     metric: Annotated[str, typer.Option(help="ndcg@10, map@100, recall@100 or mrr@10.")] = "ndcg@10",
+    baseline: Annotated[
+        str | None, typer.Option(help="Also compare every row with this one: its label, a run name, or a pattern.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
 ) -> None:
@@ -43,7 +46,7 @@ def leaderboard(
         if unknown := sorted(names - known):
             raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)
         results = [result for result in results if result.setting.collection in names]
-    show(results, store, metric=metric, as_json=as_json, markdown=markdown)
+    show(results, store, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
 
 
 def show(
@@ -51,6 +54,7 @@ def show(
     store: ResultStore,
     *,
     metric: str = "ndcg@10",
+    baseline: str | None = None,
     as_json: bool,
     markdown: Path | None,
 ) -> None:
@@ -59,7 +63,7 @@ def show(
     from ragcun_cache.evaluation.leaderboard import build_leaderboards
     from ragcun_cache.files import write_text
 
-    boards = build_leaderboards(results, store, metric=metric)
+    boards = build_leaderboards(results, store, metric=metric, baseline=baseline)
     if markdown is not None:
         from ragcun_cache.evaluation.render import provenance_markdown, to_markdown
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragcun_cache.collections.registry import GROUPS
-from ragcun_cache.errors import EvaluationError
+from ragcun_cache.errors import EvaluationError, unknown_choice
 from ragcun_cache.evaluation.metrics import METRICS
 from ragcun_cache.evaluation.results import Result, metric_name
-from ragcun_cache.evaluation.significance import Comparison, compare
+from ragcun_cache.evaluation.significance import Comparison, compare, holm
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import Route
 from ragcun_cache.files import sha256_json
 
 _SHORT = 6
+_RAW = "raw"
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,33 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A row's figure on one collection: mean and sd over seeds (sd None for one seed), and against raw.
+class GoldPart:
+    """Mean over the ``queries`` some of whose relevant passages were gold in training (``seen``), or over the others.
 
-    ``results`` are the keys of the results that it is the mean of, by seed. ``against_raw`` compares per-query scores
-    averaged over the seeds; it is None in the raw row.
+    ``raw`` is the raw encoder's mean over the same queries.
+    """
+
+    seen: bool
+    queries: int
+    mean: float
+    raw: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row's figure on one collection: mean and sd over seeds (sd None for one seed), and against other rows.
+
+    Comparisons are of per-query scores averaged over the seeds, corrected by Holm's method for the collections of the
+    row. ``against_raw`` is None in the raw row; ``against_baseline`` in its own row and where no baseline was chosen,
+    or the baseline has no result on the collection. ``gold`` is empty unless the system was trained on the collection.
     """
 
     mean: float
     sd: float | None
     seeds: int
-    results: list[str]
     against_raw: Comparison | None
+    against_baseline: Comparison | None
+    gold: tuple[GoldPart, ...]
 
 
 @dataclass(frozen=True)
@@ -67,23 +84,38 @@ class Leaderboard:
     """A table whose figures may be compared: one metric, one encoder, one route, and no sampled collection among full.
 
     ``route`` is None where nothing was trained. What was never trained stands in the tables of both routes.
+    ``baseline`` is the label of the row that all are compared with besides raw.
     """
 
     metric: str
     model: str
     encoder: str
     route: Route | None
+    baseline: str | None
     columns: list[Column]
     rows: list[Row]
 
 
 def build_leaderboards(
-    results: Sequence[Result], store: ResultStore, *, metric: str = METRICS[0], n_permutations: int = 10_000
+    results: Sequence[Result],
+    store: ResultStore,
+    *,
+    metric: str = METRICS[0],
+    baseline: str | None = None,
+    n_permutations: int = 10_000,
 ) -> list[Leaderboard]:
     """Return one leaderboard for each encoder and route, and others for its sampled collections if it has any.
 
+    Args:
+        results: what to show.
+        store: where their per-query scores are.
+        metric: one of ``METRICS``.
+        baseline: label of a row, or name of a system in it (or a pattern of one, such as ``*lejepa*``), that every
+            row is compared with besides raw, in the tables that have it.
+        n_permutations: draws of the tests and intervals.
+
     Raises:
-        EvaluationError: a collection has no result of the raw encoder.
+        EvaluationError: a collection has no result of the raw encoder, or no row or several are the baseline.
 
     """
     tables: dict[tuple[str, str], dict[Route | None, list[Result]]] = {}
@@ -96,43 +128,113 @@ def build_leaderboards(
         for route, members in sorted(by_route.items(), key=str, reverse=True) or [(None, [])]:
             columns = {result.setting.sha256 for result in members}
             shared = [result for result in untrained if not columns or result.setting.sha256 in columns]
-            boards.append(_build([*members, *shared], store, name, route, n_permutations))
+            boards.append(_Table([*members, *shared], store, name, route, n_permutations).board(baseline))
+    if baseline is not None and not any(board.baseline for board in boards):
+        labels = {row.label for board in boards for row in board.rows if not row.raw}
+        raise unknown_choice("baseline", baseline, labels, error=EvaluationError)
     return boards
 
 
-def _build(
-    results: Sequence[Result], store: ResultStore, metric: str, route: Route | None, n_permutations: int
-) -> Leaderboard:
-    columns = _columns(results)
-    labels = _labels(results)
-    by_group: dict[str, dict[str, list[Result]]] = {}
-    for result in results:
-        by_column = by_group.setdefault(_group(result), {})
-        by_column.setdefault(result.setting.sha256, []).append(result)
-    raw_group = _group_of_raw(results, columns)
-    raw_scores = {
-        column.setting: _scores(_newest_of_each_seed(by_group[raw_group][column.setting]), store, metric)
-        for column in columns
-    }
-    rows = []
-    for group, by_column in by_group.items():
-        cells = {
-            column.title: _cell(by_column[column.setting], store, metric, raw_scores[column.setting], n_permutations)
-            for column in columns
-            if column.setting in by_column
+class _Table:
+    """The results of one leaderboard, by group and column."""
+
+    def __init__(
+        self, results: Sequence[Result], store: ResultStore, metric: str, route: Route | None, n_permutations: int
+    ) -> None:
+        self.results, self.store, self.metric, self.route = results, store, metric, route
+        self.n_permutations = n_permutations
+        self.columns = _columns(results)
+        self.labels = _labels(results)
+        self.by_group: dict[str, dict[str, list[Result]]] = {}
+        for result in results:
+            by_column = self.by_group.setdefault(_group(result), {})
+            by_column.setdefault(result.setting.sha256, []).append(result)
+        _require_raw(results, self.columns)
+        self.scores: dict[tuple[str, str], NDArray[np.float64]] = {
+            (group, setting): self._scores(members)
+            for group, by_column in self.by_group.items()
+            for setting, members in by_column.items()
         }
-        if group == raw_group:
-            cells = {title: replace(cell, against_raw=None) for title, cell in cells.items()}
+
+    def board(self, baseline: str | None) -> Leaderboard:
+        chosen = None if baseline is None else self._baseline(baseline)
+        rows = [self._row(group, chosen) for group in self.by_group]
+        raw_mean = next(row.mean for row in rows if row.raw)
+        rows = [
+            row if row.raw or row.mean is None or raw_mean is None
+            else replace(row, mean_difference=row.mean - raw_mean)
+            for row in rows
+        ]  # fmt: skip
+        rows.sort(key=lambda row: (not row.raw, row.mean is None, -(row.mean or 0.0), row.label))
+        setting = self.results[0].setting
+        label = None if chosen is None else self.labels[chosen]
+        return Leaderboard(self.metric, setting.model, setting.encoder, self.route, label, self.columns, rows)
+
+    def _baseline(self, wanted: str) -> str | None:
+        """Return the group whose label, or one of whose systems, is called ``wanted``."""
+        names: dict[str, set[str]] = {}
+        for result in self.results:
+            names.setdefault(_group(result), {self.labels[_group(result)]}).add(result.system.name)
+        found = [group for group, own in names.items() if wanted in own] or [
+            group for group, own in names.items() if any(fnmatchcase(name, wanted) for name in own)
+        ]
+        if len(found) > 1:
+            raise EvaluationError(
+                f"several rows match the baseline {wanted!r}",
+                expected="one of them",
+                found="; ".join(sorted(self.labels[group] for group in found)),
+            )
+        return found[0] if found else None
+
+    def _scores(self, results: Sequence[Result]) -> NDArray[np.float64]:
+        """Return the (seeds, queries) scores; queries are in the same order in all results of one setting."""
+        return np.stack([self.store.per_query(one).values[self.metric] for one in _newest_of_each_seed(results)])
+
+    def _row(self, group: str, baseline: str | None) -> Row:
+        columns = [column for column in self.columns if (group, column.setting) in self.scores]
+        raw = self._comparisons(group, _RAW, columns)
+        other = {} if baseline is None else self._comparisons(group, baseline, columns)
+        cells = {}
+        for column in columns:
+            mean_s = self.scores[group, column.setting].mean(axis=1)
+            cells[column.title] = Cell(
+                mean=float(mean_s.mean()),
+                sd=float(mean_s.std(ddof=1)) if len(mean_s) > 1 else None,
+                seeds=len(mean_s),
+                against_raw=raw.get(column.setting),
+                against_baseline=other.get(column.setting),
+                gold=self._gold(group, column.setting),
+            )
         seeds = max(cell.seeds for cell in cells.values())
-        rows.append(Row(labels[group], group == raw_group, seeds, cells, _mean(cells, columns), None))
-    raw_mean = next(row.mean for row in rows if row.raw)
-    rows = [
-        row if row.raw or row.mean is None or raw_mean is None else replace(row, mean_difference=row.mean - raw_mean)
-        for row in rows
-    ]
-    rows.sort(key=lambda row: (not row.raw, row.mean is None, -(row.mean or 0.0), row.label))
-    setting = results[0].setting
-    return Leaderboard(metric, setting.model, setting.encoder, route, columns, rows)
+        return Row(self.labels[group], group == _RAW, seeds, cells, _mean(cells, self.columns), None)
+
+    def _comparisons(self, group: str, other: str, columns: Sequence[Column]) -> dict[str, Comparison]:
+        """Compare two groups on every column that both have; none with itself."""
+        if group == other:
+            return {}
+        found = {
+            column.setting: compare(
+                self.scores[group, column.setting].mean(axis=0),
+                self.scores[other, column.setting].mean(axis=0),
+                n_permutations=self.n_permutations,
+            )
+            for column in columns
+            if (other, column.setting) in self.scores
+        }
+        corrected = holm({setting: one.p_value for setting, one in found.items()})
+        return {setting: replace(one, p_holm=corrected[setting]) for setting, one in found.items()}
+
+    def _gold(self, group: str, setting: str) -> tuple[GoldPart, ...]:
+        seen_q = self.store.gold_seen(self.by_group[group][setting][0])
+        if seen_q is None:
+            return ()
+        own_q = self.scores[group, setting].mean(axis=0)
+        raw_q = self.scores[_RAW, setting].mean(axis=0)
+        return tuple(
+            GoldPart(seen, int(chosen_q.sum()), float(own_q[chosen_q].mean()), float(raw_q[chosen_q].mean()))
+            for seen, chosen_q in ((True, seen_q), (False, ~seen_q))
+            if chosen_q.any()
+        )
 
 
 def _settings(result: Result) -> dict[str, Any]:
@@ -149,7 +251,7 @@ def _settings(result: Result) -> dict[str, Any]:
 def _group(result: Result) -> str:
     system = result.system
     if system.is_raw:
-        return "raw"
+        return _RAW
     return sha256_json([system.label, result.route, _settings(result)])
 
 
@@ -180,7 +282,7 @@ def _labels(results: Sequence[Result]) -> dict[str, str]:
     return labels
 
 
-def _group_of_raw(results: Sequence[Result], columns: Sequence[Column]) -> str:
+def _require_raw(results: Sequence[Result], columns: Sequence[Column]) -> None:
     with_raw = {result.setting.sha256 for result in results if result.system.is_raw}
     missing = [column for column in columns if column.setting not in with_raw]
     if missing:
@@ -191,32 +293,11 @@ def _group_of_raw(results: Sequence[Result], columns: Sequence[Column]) -> str:
             found=f"none on {', '.join(column.title for column in missing)}",
             fix=f"ragcun-cache eval {datasets}",
         )
-    return "raw"
 
 
 def _newest_of_each_seed(results: Sequence[Result]) -> list[Result]:
     newest = {result.system.seed: result for result in sorted(results, key=lambda result: result.date)}
     return [newest[seed] for seed in sorted(newest, key=lambda seed: -1 if seed is None else seed)]
-
-
-def _scores(results: Sequence[Result], store: ResultStore, metric: str) -> NDArray[np.float64]:
-    """Return the (seeds, queries) scores; queries are in the same order in all results of one setting."""
-    return np.stack([store.per_query(result).values[metric] for result in results])
-
-
-def _cell(
-    results: Sequence[Result], store: ResultStore, metric: str, raw_sq: NDArray[np.float64], n_permutations: int
-) -> Cell:
-    pooled = _newest_of_each_seed(results)
-    scores_sq = _scores(pooled, store, metric)
-    mean_s = scores_sq.mean(axis=1)
-    return Cell(
-        mean=float(mean_s.mean()),
-        sd=float(mean_s.std(ddof=1)) if len(mean_s) > 1 else None,
-        seeds=len(mean_s),
-        results=[result.key for result in pooled],
-        against_raw=compare(scores_sq.mean(axis=0), raw_sq.mean(axis=0), n_permutations=n_permutations),
-    )
 
 
 def _mean(cells: Mapping[str, Cell], columns: Sequence[Column]) -> float | None:

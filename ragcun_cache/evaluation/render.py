@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragcun_cache.evaluation.leaderboard import Cell, Column, Leaderboard, Row
+from ragcun_cache.evaluation.significance import Comparison
+from ragcun_cache.evaluation.system import Route
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 
 _MARK = "†"
 _ABSENT = "–"
+_BASELINE = "◇"
+_ROUTES: dict[Route, str] = {
+    "zero-shot": "Zero-shot: no judgement of these collections had a part in a system.",
+    "in-domain": "In-domain: trained or chosen by judgements of another split of the same collection.",
+}
 
 
 def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
@@ -92,22 +99,45 @@ def _texts(row: Row, board: Leaderboard) -> list[str]:
 def _cell_text(cell: Cell | None) -> str:
     if cell is None:
         return _ABSENT
-    text = f"{cell.mean:.4f}" if cell.sd is None else f"{cell.mean:.4f} ± {cell.sd:.4f}"
-    if cell.against_raw is None:
-        return text
-    found = cell.against_raw
-    p_value = f"p={found.p_value:.3f}" if found.p_value >= 0.001 else "p<0.001"
-    return f"{text}\n{found.difference:+.4f} {p_value}\n{found.wins}/{found.ties}/{found.losses}"
+    lines = [f"{cell.mean:.4f}" if cell.sd is None else f"{cell.mean:.4f} ± {cell.sd:.4f}"]
+    if cell.against_raw is not None:
+        lines += _comparison_lines(cell.against_raw)
+    if cell.against_baseline is not None:
+        first, *rest = _comparison_lines(cell.against_baseline)
+        lines += [f"{_BASELINE} {first}", *rest]
+    for part in cell.gold:
+        lines.append(f"{'seen' if part.seen else 'unseen'} gold ({part.queries}): {part.mean:.4f}, raw {part.raw:.4f}")
+    return "\n".join(lines)
+
+
+def _comparison_lines(found: Comparison) -> list[str]:
+    p_value = f"p={found.p_holm:.3f}" if found.p_holm >= 0.001 else "p<0.001"
+    low, high = found.interval
+    return [
+        f"{found.difference:+.4f} {p_value}",
+        f"({low:+.4f}, {high:+.4f})",
+        f"{found.wins}/{found.ties}/{found.losses}",
+    ]
 
 
 def _notes(board: Leaderboard) -> list[str]:
     notes = [
         (
-            "Mean ± sd over seeds; below it the difference to the raw encoder, p of the two-sided paired randomisation "
-            "test of per-query scores averaged over seeds (not corrected for the number of tests), and queries "
+            "Mean ± sd over seeds; below it, for per-query scores averaged over seeds, the difference to the raw "
+            "encoder, p of the two-sided paired randomisation test (corrected by Holm's method for the collections of "
+            "the row, not for the number of rows), the 95 % bootstrap interval of the difference, and queries "
             "won/tied/lost. In parentheses: judged queries."
         )
     ]
+    if board.baseline is not None:
+        notes.append(f"{_BASELINE} The same against {board.baseline}.")
+    if any(cell.gold for row in board.rows for cell in row.cells.values()):
+        notes.append(
+            "Seen gold: queries with a relevant passage that was relevant to a query of the training split as well; "
+            "unseen gold: the others."
+        )
+    if board.route is not None:
+        notes.append(_ROUTES[board.route])
     if any(column.in_base_training for column in board.columns):
         notes.append(f"{_MARK} The encoder was trained on this collection: not zero-shot.")
     if board.metric.endswith("[sample]"):

@@ -20,7 +20,16 @@ from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import Evaluation, evaluate_run
 from ragcun_cache.evaluation.metrics import judged_queries
-from ragcun_cache.evaluation.results import Result, Setting, metric_name, result_key, route_of, trained_splits
+from ragcun_cache.evaluation.results import (
+    Result,
+    SeenGold,
+    Setting,
+    metric_name,
+    result_key,
+    route_of,
+    trained_splits,
+)
+from ragcun_cache.evaluation.seen import TrainingSplits, seen_gold
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import Cost, System
 from ragcun_cache.files import sha256_json
@@ -198,9 +207,26 @@ class Subject:
             write_trec(run_file, found.run, system.name)
         if stored is not None:
             return stored
-        result = self._result(system, found, cost, seconds)
-        store.save(result, found.scores)
+        seen, seen_q = self._seen_gold(system, found)
+        result = self._result(system, found, seconds).model_copy(update={"cost": cost, "seen_gold": seen})
+        store.save(result, found.scores, seen_q)
         return result
+
+    def _seen_gold(self, system: System, found: Evaluation) -> tuple[SeenGold | None, NDArray[np.bool_] | None]:
+        """Split the figure by seen and unseen gold, if the system was trained on this very collection.
+
+        Of a sample it is not known: a system that was trained on the whole has seen more than the sample's judgements.
+        """
+        splits = tuple(dict.fromkeys(trained_splits(system, self.collection.name, None)))
+        if not splits or not set(splits) <= set(self.collection.splits()):
+            return None, None
+        if splits not in self._training_splits:
+            self._training_splits[splits] = TrainingSplits(self.collection, splits)
+        return seen_gold(self._training_splits[splits], self.qrels, found.scores, self.collection.sample_of)
+
+    @cached_property
+    def _training_splits(self) -> dict[tuple[str, ...], TrainingSplits]:
+        return {}
 
     def _refuse_trained_on_test(self, system: System) -> None:
         tests = {self.collection.test_split, "test"}
@@ -212,7 +238,7 @@ class Subject:
             )
         route_of(system, name, sample_of)
 
-    def _result(self, system: System, found: Evaluation, cost: Cost | None, seconds: float) -> Result:
+    def _result(self, system: System, found: Evaluation, seconds: float) -> Result:
         sample_of = self.collection.sample_of
         return Result(
             setting=self.setting,
@@ -220,7 +246,6 @@ class Subject:
             metrics={metric_name(metric, sample_of): found.scores.mean(metric) for metric in found.scores.values},
             ndcg_identical_kept=found.identical_kept,
             counts=found.counts,
-            cost=cost,
             passages=self.pair.passage.rows,
             in_base_training=self.in_base_training,
             seconds=seconds,

@@ -13,8 +13,8 @@ from ragcun_cache.evaluation.evaluate import Counts
 from ragcun_cache.evaluation.leaderboard import Leaderboard, as_json, build_leaderboards
 from ragcun_cache.evaluation.metrics import METRICS, QueryScores
 from ragcun_cache.evaluation.render import to_markdown, to_table
-from ragcun_cache.evaluation.results import Result, Setting, metric_name
-from ragcun_cache.evaluation.significance import compare
+from ragcun_cache.evaluation.results import Result, SeenGold, Setting, metric_name
+from ragcun_cache.evaluation.significance import compare, holm
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import System, TrainedOn, raw_head
 from ragcun_cache.home import Home
@@ -47,6 +47,7 @@ class Store:
         encoder: str = "e",
         content: str = "c",
         in_base_training: bool = False,
+        gold_seen_q: np.ndarray | None = None,
     ) -> Result:
         self.n += 1
         setting = Setting(
@@ -62,11 +63,15 @@ class Store:
             in_base_training=in_base_training, seconds=1.0, date=f"2026-01-01T00:00:{self.n:02d}+00:00",
             versions={}, machine={}, commit=None,
         )  # fmt: skip
-        self.store.save(result, QueryScores([f"q{i}" for i in range(len(scores_q))], values))
+        if gold_seen_q is not None:
+            seen = int(gold_seen_q.sum())
+            parts = SeenGold(seen=seen, unseen=len(scores_q) - seen, repeated=0, seen_metrics={}, unseen_metrics={})
+            result = result.model_copy(update={"seen_gold": parts})
+        self.store.save(result, QueryScores([f"q{i}" for i in range(len(scores_q))], values), gold_seen_q)
         return result
 
-    def boards(self, metric: str = "ndcg@10") -> list[Leaderboard]:
-        return build_leaderboards(self.store.all(), self.store, metric=metric, n_permutations=999)
+    def boards(self, metric: str = "ndcg@10", baseline: str | None = None) -> list[Leaderboard]:
+        return build_leaderboards(self.store.all(), self.store, metric=metric, baseline=baseline, n_permutations=999)
 
 
 @pytest.fixture
@@ -207,6 +212,63 @@ def test_heads_that_were_each_trained_on_their_own_collection_are_one_row(
     assert board.rows[1].mean is not None
 
 
+def test_p_values_are_corrected_for_the_collections_of_a_row(store: Store, rng: np.random.Generator) -> None:
+    raw, other = rng.uniform(size=(2, 3, N_QUERIES))
+    for i, name in enumerate("abc"):
+        store.add(name, raw_head(8), raw[i])
+        store.add(name, head(0), raw[i] + (i + 1) * 0.02 * other[i] + rng.normal(0, 0.05, N_QUERIES))
+    _, row = store.boards()[0].rows
+    found = {title: cell.against_raw for title, cell in row.cells.items() if cell.against_raw}
+    assert {title: one.p_holm for title, one in found.items()} == holm(
+        {title: one.p_value for title, one in found.items()}
+    )
+    assert any(one.p_holm > one.p_value for one in found.values())
+
+
+@pytest.mark.parametrize("baseline", ["isotropy random 8d", "isotropy-0", "iso*"])
+def test_every_row_is_compared_with_a_chosen_baseline(store: Store, rng: np.random.Generator, baseline: str) -> None:
+    scores = {arch: rng.uniform(size=N_QUERIES) for arch in ("lejepa", "isotropy")}
+    raw = rng.uniform(size=N_QUERIES)
+    store.add("a", raw_head(8), raw)
+    for arch, one in scores.items():
+        store.add("a", head(0, arch=arch), one)
+    (board,) = store.boards(baseline=baseline)
+    assert board.baseline == "isotropy random 8d"
+    cells = {row.label: row.cells["a/test"] for row in board.rows}
+    assert cells["isotropy random 8d"].against_baseline is None
+    expected = compare(scores["lejepa"], scores["isotropy"], n_permutations=999)
+    assert cells["lejepa random 8d"].against_baseline == expected
+    assert cells["raw encoder"].against_baseline == compare(raw, scores["isotropy"], n_permutations=999)
+    assert "◇ The same against isotropy random 8d." in to_markdown([board])
+
+
+def test_a_baseline_that_is_no_row_or_several_is_refused(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    for epochs in (1, 2):
+        store.add("a", head(0, epochs=epochs), rng.uniform(size=N_QUERIES))
+    with pytest.raises(EvaluationError, match="unknown baseline 'lejepa random'"):
+        store.boards(baseline="lejepa random")
+    with pytest.raises(EvaluationError, match="several rows match"):
+        store.boards(baseline="lejepa-0")
+
+
+def test_queries_with_seen_and_unseen_gold_are_told_apart_beside_raw(store: Store, rng: np.random.Generator) -> None:
+    raw, own = rng.uniform(size=(2, N_QUERIES))
+    seen_q = np.arange(N_QUERIES) < 30
+    in_domain = head(0).model_copy(update={"trained_on": (TrainedOn(collection="a", split="train"),)})
+    store.add("a", raw_head(8), raw)
+    store.add("a", in_domain, own, gold_seen_q=seen_q)
+    (board,) = store.boards()
+    seen, unseen = board.rows[1].cells["a/test"].gold
+    assert (seen.seen, seen.queries, seen.mean, seen.raw) == (
+        True, 30, pytest.approx(own[:30].mean()), pytest.approx(raw[:30].mean())
+    )  # fmt: skip
+    assert (unseen.seen, unseen.queries, unseen.mean, unseen.raw) == (
+        False, 10, pytest.approx(own[30:].mean()), pytest.approx(raw[30:].mean())
+    )  # fmt: skip
+    assert f"unseen gold (10): {own[30:].mean():.4f}, raw {raw[30:].mean():.4f}" in to_markdown([board])
+
+
 def test_rendering(store: Store, rng: np.random.Generator) -> None:
     from rich.console import Console
 
@@ -219,7 +281,7 @@ def test_rendering(store: Store, rng: np.random.Generator) -> None:
     assert rows[2].startswith("| raw encoder | – | 0.1235 |")
     assert "ms/test† (40)" in rows[0]
     assert r"note=a\|b" in text
-    assert "+0.3765 p=0.001<br>40/0/0" in text
+    assert "+0.3765 p=0.001<br>(+0.3765, +0.3765)<br>40/0/0" in text
     assert "not zero-shot" in text
     assert "never compare" in text
     console = Console(width=160, record=True, file=io.StringIO())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ragcun_cache.errors import EvaluationError
-from ragcun_cache.evaluation.significance import compare, randomisation_test
+from ragcun_cache.evaluation.significance import bootstrap_interval, compare, holm, randomisation_test
 
 
 def scipy_p_value(a: NDArray[np.float64], b: NDArray[np.float64], n_resamples: float) -> float:
@@ -73,6 +75,54 @@ def test_wins_ties_and_losses() -> None:
     found = compare(np.array([1.0, 0.5, 0.5, 0.0]), np.array([0.5, 0.5, 0.25, 1.0]))
     assert (found.wins, found.ties, found.losses) == (2, 1, 1)
     assert found.difference == pytest.approx(-0.0625)
+
+
+@pytest.mark.parametrize("queries", [8, 300])
+@pytest.mark.parametrize("shift", [0.0, 0.05])
+def test_the_interval_is_scipys_bootstrap(queries: int, shift: float) -> None:
+    rng = np.random.default_rng(9)
+    difference = rng.choice([0.0, 0.0, 0.1, -0.4, 0.37, -1.0, 1.0], queries) + shift
+    found = bootstrap_interval(difference, n_resamples=40_000)
+    reference = stats.bootstrap(
+        (difference,), np.mean, method="percentile", n_resamples=40_000, rng=np.random.default_rng(1), batch=2000
+    ).confidence_interval
+    width = reference.high - reference.low
+    assert found == pytest.approx((reference.low, reference.high), abs=0.03 * width)
+    assert found == bootstrap_interval(difference, n_resamples=40_000)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(10)
+    covered = 0
+    for _ in range(300):
+        low, high = bootstrap_interval(rng.exponential(size=60) - 1.0, n_resamples=400, seed=int(rng.integers(1 << 30)))
+        covered += low <= 0.0 <= high
+    assert 0.88 < covered / 300 < 0.99
+
+
+def test_queries_that_all_differ_alike_have_an_interval_of_no_width() -> None:
+    assert bootstrap_interval(np.full(50, 0.25)) == (0.25, 0.25)
+
+
+def test_holm_is_the_step_down_method() -> None:
+    # Worked by hand: 0.01 x 4, 0.02 x 3, 0.03 x 2 raised to the one before, 0.9 x 1.
+    assert holm({"d": 0.9, "b": 0.02, "a": 0.01, "c": 0.03}) == pytest.approx(
+        {"d": 0.9, "b": 0.06, "a": 0.04, "c": 0.06}
+    )
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert holm({"a": 0.3}) == {"a": 0.3}
+    assert holm({}) == {}
+
+
+@given(p_values=st.lists(st.floats(0, 1), max_size=8), level=st.floats(0.001, 0.2))
+@settings(deadline=None)
+def test_holm_rejects_what_the_closed_test_rejects(p_values: list[float], level: float) -> None:
+    # Holm is closed testing by Bonferroni: reject i if every set with i in it has a member p <= level / size.
+    sets = [one for n in range(1, len(p_values) + 1) for one in combinations(range(len(p_values)), n)]
+    rejected_sets = {one: min(p_values[i] for i in one) * len(one) <= level for one in sets}
+    corrected = holm(dict(enumerate(p_values)))
+    for i in range(len(p_values)):
+        assert (corrected[i] <= level) == all(rejected for one, rejected in rejected_sets.items() if i in one)
 
 
 def test_scores_of_other_queries_are_refused() -> None:

@@ -168,6 +168,36 @@ def test_a_run_with_a_passage_from_elsewhere_is_refused(home: Home, make_subject
         make_subject().evaluate_run(own, lambda: {"q55": {"p1": 1.0, "p999": 0.5}}, ResultStore(home.results))
 
 
+def test_queries_are_told_apart_by_gold_that_was_gold_in_training(home: Home, make_subject: MakeSubject) -> None:
+    # Train queries q0 to q39 have gold p0 to p39, test queries q55 to q69 gold p55 to p69.
+    subject = make_subject()
+    folder = subject.collection.folder
+    train, test = folder / "qrels" / "train.tsv", folder / "qrels" / "test.tsv"
+    train.write_text(train.read_text() + "q0\tp55\t1\nq1\tp56\t0\n")
+    test.write_text(test.read_text() + "q60\tp7\t1\nq61\tp8\t0\nq5\tp100\t1\n")
+    queries = folder / "queries.jsonl"
+    lines = queries.read_text().splitlines()
+    same = json.loads(lines[3])["text"]
+    assert json.loads(lines[58])["_id"] == "q58"
+    lines[58] = json.dumps({"_id": "q58", "text": f"  {same.upper()} "})
+    queries.write_text("\n".join(lines) + "\n")
+    subject = Subject.of(subject.collection, subject.pair, EvalConfig())
+    store = ResultStore(home.results)
+    own = other_head().model_copy(update={"trained_on": (TrainedOn(collection="tiny", split="train"),)})
+    result = subject.evaluate(own, lambda: encode_raw, store)
+    scores, seen_q = store.per_query(result), ResultStore(home.results).gold_seen(result)
+    assert seen_q is not None
+    assert [query for query, seen in zip(scores.query_ids, seen_q, strict=True) if seen] == ["q55", "q60"]
+    assert result.seen_gold is not None
+    assert (result.seen_gold.seen, result.seen_gold.unseen) == (2, 14)
+    assert result.seen_gold.repeated == 2, "q5 by its id, q58 by its text"
+    ndcg_q = scores.values["ndcg@10"]
+    assert result.seen_gold.seen_metrics["ndcg@10"] == pytest.approx(ndcg_q[seen_q].mean())
+    assert result.seen_gold.unseen_metrics["ndcg@10"] == pytest.approx(ndcg_q[~seen_q].mean())
+    elsewhere = other_head(1).model_copy(update={"trained_on": (TrainedOn(collection="other", split="train"),)})
+    assert subject.evaluate(elsewhere, lambda: encode_raw, store).seen_gold is None
+
+
 @pytest.mark.parametrize("split", ["test"])
 def test_a_system_that_was_trained_or_chosen_by_the_test_split_is_refused(
     home: Home, make_subject: MakeSubject, split: str
