@@ -7,23 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragcun_cache.errors import ConfigError
-
 if TYPE_CHECKING:
     from ragcun_cache.training.run import TrainedHead
 
 _PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read ``0-9``, ``3`` or ``0,2,5-7`` as a list of seeds. Raises ConfigError for anything else."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise ConfigError("seeds cannot be read", expected="such as 0-9 or 0,2,5-7", found=text)
-        seeds += range(int(first), int(last if dash else first) + 1)
-    return seeds
 
 
 def _dev(text: str | None) -> str | float | None:
@@ -61,6 +48,7 @@ def train_head(
     from ragcun_cache.training.config import load_config
     from ragcun_cache.training.pairs import load_training_data
     from ragcun_cache.training.run import train_head as train
+    from ragcun_cache.training.seeds import parse_seeds
 
     flags: dict[str, Any] = {
         "arch": arch,

@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from ragcun_cache.cache import CachePair
 from ragcun_cache.cli import heads
-from ragcun_cache.cli.train_head import parse_seeds, train_head
+from ragcun_cache.cli.train_head import train_head
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.errors import ConfigError, HeadError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
+from ragcun_cache.training.seeds import parse_seeds
 
 app = typer.Typer()
 app.command("train-head")(train_head)
