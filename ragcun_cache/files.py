@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the file ``source`` the name ``target`` too, durably; where it cannot be linked, copy it, atomically."""
+    try:
+        target.unlink(missing_ok=True)
+        target.hardlink_to(source)
+    except OSError:
+        with source.open("rb") as read, atomic_file(target) as written:
+            shutil.copyfileobj(read, written, _HASH_BLOCK)
+        return
+    # Whoever brought the file here may not have made it durable.
+    with target.open("rb") as handle:
+        os.fsync(handle.fileno())
+    sync_folder(target.parent)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ragcun_cache.cache.layout import VECTOR_SUFFIXES, CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import FileRecord
+from ragcun_cache.cache.part import refuse_part
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import file_record, write_parts
@@ -31,7 +32,8 @@ def convert(folder: Path, vector_format: VectorFormat) -> int:
         CacheError: there is no cache, a file is damaged, another process writes here, or the disk is full or failing.
     """
     layout = CacheLayout(folder)
-    read_manifest(LocalPlace(folder))  # Before the lock, which would make the folder.
+    # Before the lock, which would make the folder.
+    refuse_part(read_manifest(LocalPlace(folder)), folder)
     turned = 0
     with writer_lock(layout):
         cache = EmbeddingCache(folder, allow_incomplete=True)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragcun_cache.cache.layout import CacheLayout
-from ragcun_cache.errors import ConfigError
+from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.errors import CacheError, ConfigError
+
+
+def refuse_part(manifest: Manifest, folder: Path) -> None:
+    """Raise CacheError if this is only a part of a cache, whose shards are not numbered from 0."""
+    if "part" in manifest.provenance:
+        raise CacheError(
+            f"this is part {manifest.provenance['part']} of a cache",
+            where=folder,
+            fix=f"ragcun-cache caches merge --dataset {manifest.collection}; a damaged part is encoded again",
+        )
 
 
 def shard_count(total_rows: int, shard_rows: int) -> int:

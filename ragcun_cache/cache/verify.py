@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import SCHEMA_VERSION, FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
+from ragcun_cache.cache.part import refuse_part
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import Shard, file_record, write_parts
@@ -85,6 +86,7 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
     done: list[str] = []
     with writer_lock(layout):
         manifest = sound_manifest(folder)
+        refuse_part(manifest, folder)
         copies = (layout.manifest, layout.manifest_copy)
         for path in copies:
             if not path.exists() or path.read_bytes() != manifest.to_bytes():

@@ -12,13 +12,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ragcun_cache.cache.layout import CacheLayout
-from ragcun_cache.cache.manifest import Manifest, spec_differences
+from ragcun_cache.cache.manifest import Manifest, ShardRecord, spec_differences
 from ragcun_cache.cache.part import Part
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import Shard
 from ragcun_cache.errors import CacheError
-from ragcun_cache.files import make_folder
+from ragcun_cache.files import link_or_copy, make_folder
 
 
 @contextmanager
@@ -190,9 +190,22 @@ class CacheWriter:
                 found=found,
             )
         with _disk_errors(self._layout.folder):
-            record = shard.write(self._layout, index, manifest.format)
-            manifest = manifest.model_copy(update={"shards": (*manifest.shards, record)})
-            manifest.write(self._layout)
+            self._record(shard.write(self._layout, index, manifest.format))
+
+    def adopt(self, record: ShardRecord, folder: Path) -> None:
+        """Take the next shard from ``folder``, where its files lie under their final names, as links or copies.
+
+        Raises:
+            CacheError: the disk is full or failing.
+        """
+        with _disk_errors(self._layout.folder):
+            for file in (record.vectors, record.metadata):
+                link_or_copy(folder / file.name, self._layout.folder / file.name)
+            self._record(record)
+
+    def _record(self, record: ShardRecord) -> None:
+        manifest = self.manifest.model_copy(update={"shards": (*self.manifest.shards, record)})
+        manifest.write(self._layout)
         self.manifest = manifest
 
     def finish(self, **provenance: Any) -> Manifest:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ragcun_cache.cli.caches_merge import merge_parts
 from ragcun_cache.cli.caches_transfer import convert_cache, export_cache, import_cache, publish_cache
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 app.command("convert")(convert_cache)
 app.command("export")(export_cache)
 app.command("import")(import_cache)
+app.command("merge")(merge_parts)
 app.command("publish")(publish_cache)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

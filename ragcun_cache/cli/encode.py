@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ragcun_cache.encoder import EncodeReport
 
 
 def encode(
@@ -32,12 +35,27 @@ def encode(
     vector_format: Annotated[
         str, typer.Option("--format", help="Of the vector files of a new cache: memmap, parquet.")
     ] = "memmap",
+    engine: Annotated[str, typer.Option(help="Where the model runs: local, ray.")] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that run the model. Default: one, or one a GPU where there are several."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Cores of each worker on a CPU. Default: its share of all.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster. Default: a running one, else one that ends with the encode.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="i/n: encode only this part of the shards; `caches merge` joins the parts.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Encode the queries and passages of collections into verified caches; what is cached is never encoded again."""
+    from ragcun_cache.cache.part import Part
     from ragcun_cache.cli.arguments import validated
     from ragcun_cache.collections import find_collection, sample_pairs
-    from ragcun_cache.encoder import EncodeConfig, encode_collection
+    from ragcun_cache.encoder import EncodeConfig, EngineConfig, encode_collection
     from ragcun_cache.home import Home
 
     config = validated(
@@ -53,40 +71,57 @@ def encode(
         shard_rows=shard_rows,
         format=vector_format,
     )
+    where = validated(EngineConfig, engine=engine, workers=workers, threads=threads, ray_address=ray_address)
+    chosen = Part.parse(part) if part is not None else None
     home = Home.default()
     records: list[dict[str, Any]] = []
     for name in dataset:
         collection = find_collection(name, home)
         if pairs is not None:
             collection = sample_pairs(collection, pairs, seed, home)
-        for report in encode_collection(collection, home, config):
-            manifest = report.manifest
-            share = manifest.truncated / manifest.rows if manifest.rows else 0.0
-            records.append(
-                {
-                    "collection": collection.name,
-                    "role": str(report.role),
-                    "folder": str(report.folder),
-                    "encoder": manifest.encoder,
-                    "rows": manifest.rows,
-                    "encoded": report.encoded,
-                    "copied": report.copied,
-                    "dropped": report.dropped,
-                    "tokens": manifest.tokens,
-                    "truncated": manifest.truncated,
-                    "bytes": manifest.vector_bytes,
-                    "seconds": round(report.seconds, 3),
-                }
-            )
+        for report in encode_collection(collection, home, config, where, chosen):
+            records.append(_record(collection.name, report))
             if not as_json:
-                done = "already complete"
-                if report.encoded or report.copied:
-                    done = f"{report.encoded:,} encoded, {report.copied:,} copied, {report.dropped:,} dropped"
-                    done += f" in {report.seconds:,.1f} s"
-                typer.echo(
-                    f"{collection.name} {report.role}: {manifest.rows:,} rows, {done}; {manifest.tokens:,} tokens, "
-                    f"{manifest.truncated:,} rows truncated ({share:.1%}), {manifest.vector_bytes / 1e6:,.1f} MB, "
-                    f"{manifest.spec['precision']} → {report.folder}"
-                )
+                typer.echo(_lines(collection.name, report))
     if as_json:
         typer.echo(json.dumps(records, indent=2))
+
+
+def _record(collection: str, report: EncodeReport) -> dict[str, Any]:
+    manifest = report.manifest
+    return {
+        "collection": collection,
+        "role": str(report.role),
+        "folder": str(report.folder),
+        "encoder": manifest.encoder,
+        "rows": manifest.rows,
+        "encoded": report.encoded,
+        "copied": report.copied,
+        "dropped": report.dropped,
+        "tokens": manifest.tokens,
+        "truncated": manifest.truncated,
+        "bytes": manifest.vector_bytes,
+        "seconds": round(report.seconds, 3),
+        "phases": report.phases.to_dict(),
+    }
+
+
+def _lines(collection: str, report: EncodeReport) -> str:
+    manifest, phases = report.manifest, report.phases
+    share = manifest.truncated / manifest.rows if manifest.rows else 0.0
+    done = "already complete"
+    if report.encoded or report.copied:
+        done = f"{report.encoded:,} encoded, {report.copied:,} copied, {report.dropped:,} dropped"
+        done += f" in {report.seconds:,.1f} s"
+    line = (
+        f"{collection} {report.role}: {manifest.rows:,} rows, {done}; {manifest.tokens:,} tokens, "
+        f"{manifest.truncated:,} rows truncated ({share:.1%}), {manifest.vector_bytes / 1e6:,.1f} MB, "
+        f"{manifest.spec['precision']} → {report.folder}"
+    )
+    if report.encoded:
+        line += (
+            f"\n  read {phases.read:,.1f} s, load model {phases.load:,.1f} s, tokenise {phases.tokenise:,.1f} s, "
+            f"forward {phases.forward:,.1f} s, write {phases.write:,.1f} s (they overlap); "
+            f"{phases.tokens / phases.forward:,.0f} tokens/s, {phases.pad_share:.1%} of all tokens were padding"
+        )
+    return line

@@ -1,0 +1,49 @@
+"""``ragcun-cache caches merge``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def merge_parts(
+    dataset: Annotated[
+        list[str], typer.Option(help="Collection whose parts to merge: its name as `encode` prints it. Repeatable.")
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the parts where they are.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Put the parts together that `encode --part i/n` made, into the cache that one encode would have made."""
+    from ragcun_cache.cache.merge import find_splits, merge
+    from ragcun_cache.errors import CacheError
+    from ragcun_cache.home import Home
+
+    caches = Home.default().caches
+    records: list[dict[str, Any]] = []
+    for name in dataset:
+        splits = find_splits(caches, name) or find_splits(caches, Path(name).name)
+        if not splits:
+            raise CacheError(
+                f"{name} has no parts to merge",
+                where=caches / name.replace("/", "__") / "parts",
+                fix=f"ragcun-cache encode --dataset {name} --part 1/2, and so on",
+            )
+        for split in splits:
+            manifest = merge(split, keep=keep)
+            record = {
+                "collection": manifest.collection,
+                "role": str(manifest.role),
+                "folder": str(split.whole.folder),
+                "parts": split.of,
+                "rows": manifest.rows,
+                "shards": len(manifest.shards),
+            }
+            records.append(record)
+            if not as_json:
+                made = f"{manifest.rows:,} rows in {len(manifest.shards):,} shards, of {split.of} parts"
+                typer.echo(f"{manifest.collection} {manifest.role}: {made} → {split.whole.folder}")
+    if as_json:
+        typer.echo(json.dumps(records, indent=2))
