@@ -28,13 +28,26 @@ def leaderboard(
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
 ) -> None:
     """Show every stored result, the raw encoder first, one table for each encoder and route."""
-    from ragcun_cache.errors import EvaluationError, unknown_choice
+    from ragcun_cache.errors import unknown_choice
     from ragcun_cache.evaluation.metrics import METRICS
-    from ragcun_cache.evaluation.store import ResultStore
 
     if metric not in METRICS:
         raise unknown_choice("metric", metric, METRICS)
-    store = ResultStore(Home.default().results)
+    store, results = stored_results(Home.default(), dataset)
+    show(results, store, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
+
+
+def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, list[Result]]:
+    """Return the store and its results, of all collections or of those named (commas divide names).
+
+    Raises:
+        EvaluationError: there is none, or none of a collection that is named.
+
+    """
+    from ragcun_cache.errors import EvaluationError, unknown_choice
+    from ragcun_cache.evaluation.store import ResultStore
+
+    store = ResultStore(home.results)
     results = store.all()
     if not results:
         raise EvaluationError(
@@ -46,7 +59,7 @@ def leaderboard(
         if unknown := sorted(names - known):
             raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)
         results = [result for result in results if result.setting.collection in names]
-    show(results, store, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
+    return store, results
 
 
 def show(

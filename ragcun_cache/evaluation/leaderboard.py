@@ -51,14 +51,16 @@ class GoldPart:
 class Cell:
     """A row's figure on one collection: mean and sd over seeds (sd None for one seed), and against other rows.
 
-    Comparisons are of per-query scores averaged over the seeds, corrected by Holm's method for the collections of the
-    row. ``against_raw`` is None in the raw row; ``against_baseline`` in its own row and where no baseline was chosen,
-    or the baseline has no result on the collection. ``gold`` is empty unless the system was trained on the collection.
+    ``results`` are the keys of the results that ``mean`` is the mean of, by seed. Comparisons are of per-query scores
+    averaged over the seeds, corrected by Holm's method for the collections of the row. ``against_raw`` is None in the
+    raw row; ``against_baseline`` in its own row and where no baseline was chosen, or the baseline has no result on the
+    collection. ``gold`` is empty unless the system was trained on the collection.
     """
 
     mean: float
     sd: float | None
     seeds: int
+    results: list[str]
     against_raw: Comparison | None
     against_baseline: Comparison | None
     gold: tuple[GoldPart, ...]
@@ -201,6 +203,7 @@ class _Table:
                 mean=float(mean_s.mean()),
                 sd=float(mean_s.std(ddof=1)) if len(mean_s) > 1 else None,
                 seeds=len(mean_s),
+                results=[result.key for result in _newest_of_each_seed(self.by_group[group][column.setting])],
                 against_raw=raw.get(column.setting),
                 against_baseline=other.get(column.setting),
                 gold=self._gold(group, column.setting),

@@ -28,9 +28,9 @@ def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
     parts = []
     for board in leaderboards:
         titles = ["system", "seeds", *map(_title, board.columns), "mean"]
-        lines = [f"### {_escape(_heading(board))}", "", _line(titles), _line(["---"] * len(titles))]
+        lines = [f"### {_escape(heading(board))}", "", _line(titles), _line(["---"] * len(titles))]
         lines += [_line([_escape(text).replace("\n", "<br>") for text in _texts(row, board)]) for row in board.rows]
-        parts.append("\n".join([*lines, "", *(_escape(note) + "  " for note in _notes(board))]))
+        parts.append("\n".join([*lines, "", *(_escape(note) + "  " for note in notes(board))]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,7 +60,7 @@ def to_table(board: Leaderboard) -> Table:
 
     # As text, so that the square brackets of a metric or a name are not read as markup.
     table = Table(
-        title=Text(_heading(board)), caption=Text("\n".join(_notes(board))), caption_justify="left", show_lines=True
+        title=Text(heading(board)), caption=Text("\n".join(notes(board))), caption_justify="left", show_lines=True
     )
     table.add_column("system", overflow="fold")
     table.add_column("seeds", justify="right")
@@ -80,7 +80,8 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("[", "\\[")
 
 
-def _heading(board: Leaderboard) -> str:
+def heading(board: Leaderboard) -> str:
+    """Return what sets a table apart from the others: metric, encoder, route."""
     return " · ".join(filter(None, (board.metric, f"{board.model} ({board.encoder})", board.route)))
 
 
@@ -120,8 +121,9 @@ def _comparison_lines(found: Comparison) -> list[str]:
     ]
 
 
-def _notes(board: Leaderboard) -> list[str]:
-    notes = [
+def notes(board: Leaderboard) -> list[str]:
+    """Return what a reader of the table must know, a sentence or two each."""
+    found = [
         (
             "Mean ± sd over seeds; below it, for per-query scores averaged over seeds, the difference to the raw "
             "encoder, p of the two-sided paired randomisation test (corrected by Holm's method for the collections of "
@@ -130,16 +132,16 @@ def _notes(board: Leaderboard) -> list[str]:
         )
     ]
     if board.baseline is not None:
-        notes.append(f"{_BASELINE} The same against {board.baseline}.")
+        found.append(f"{_BASELINE} The same against {board.baseline}.")
     if any(cell.gold for row in board.rows for cell in row.cells.values()):
-        notes.append(
+        found.append(
             "Seen gold: queries with a relevant passage that was relevant to a query of the training split as well; "
             "unseen gold: the others."
         )
     if board.route is not None:
-        notes.append(_ROUTES[board.route])
+        found.append(_ROUTES[board.route])
     if any(column.in_base_training for column in board.columns):
-        notes.append(f"{_MARK} The encoder was trained on this collection: not zero-shot.")
+        found.append(f"{_MARK} The encoder was trained on this collection: not zero-shot.")
     if board.metric.endswith("[sample]"):
-        notes.append("Sampled corpora are easier than full ones: never compare these figures with published ones.")
-    return notes
+        found.append("Sampled corpora are easier than full ones: never compare these figures with published ones.")
+    return found
