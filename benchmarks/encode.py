@@ -23,11 +23,11 @@ _PEER = "SentenceTransformer.encode"
 def run(setting: Setting) -> str:
     """Return the section: tokens a second, and how near the vectors are."""
     texts = some_passages(setting.home, _PASSAGES)
-    auto, fp32, plain = OurEncoder(setting.home, "auto"), OurEncoder(setting.home, "fp32"), PlainEncoder(setting.home)
+    auto, fp32, plain = OurEncoder(setting.home), OurEncoder(setting.home, precision="fp32"), PlainEncoder(setting.home)
     ways = {
         _PEER: plain.encode,
         "ours, --precision fp32": fp32.encode,
-        f"ours, --precision auto ({auto.precision})": auto.encode,
+        f"ours, --precision auto ({auto.model.choice.precision})": auto.encode,
     }
     peer_nd = plain.encode(texts)
     cosines = {name: float(np.min(np.sum(encode(texts) * peer_nd, axis=1))) for name, encode in ways.items()}

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.batches import plan_batches
-from ragcun_cache.encoder.config import DEFAULT_MODEL
+from ragcun_cache.encoder.config import DEFAULT_MODEL, EncodeConfig
+from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.home import Home
-
-if TYPE_CHECKING:
-    from ragcun_cache.encoder.torch_backend import TorchBackend
 
 _MAX_SEQ_LENGTH = 384
 
@@ -22,17 +17,9 @@ _MAX_SEQ_LENGTH = 384
 class OurEncoder:
     """The steps of the encode: tokens, batches by length, forward passes."""
 
-    def __init__(self, home: Home, precision: str) -> None:
-        from ragcun_cache.encoder.torch_backend import TorchBackend, resolve_precision
-
-        device = resolve_device("auto")
-        self.precision = resolve_precision(precision, device)
-        self._backend: TorchBackend = TorchBackend(
-            find_weights(DEFAULT_MODEL, home).folder,
-            device=device,
-            precision=self.precision,
-            max_seq_length=_MAX_SEQ_LENGTH,
-        )
+    def __init__(self, home: Home, **settings: str) -> None:
+        self.model = FrozenModel(find_weights(DEFAULT_MODEL, home), EncodeConfig.model_validate(settings))
+        self._backend = self.model.backend
 
     def tokens(self, texts: list[str]) -> int:
         """Return how many tokens of ``texts`` are encoded, special ones included."""

@@ -60,11 +60,13 @@ def run(setting: Setting) -> str:
         return torch.arange(steps * config.batch_size)[:, None].expand(-1, 2)
 
     texts = some_pairs(setting.home, _ENCODED_STEPS * config.batch_size)
-    auto, plain = OurEncoder(setting.home, "auto"), PlainEncoder(setting.home)
+    auto, plain = OurEncoder(setting.home), PlainEncoder(setting.home)
     nothing = torch.empty(0, DIM)
     sources = {
         "cache": PairTensors(query_nd, passage_md, rows(_CACHED_STEPS)),
-        f"our encoder ({auto.precision})": EncodedPairs(nothing, nothing, rows(_ENCODED_STEPS), texts, auto.encode),
+        f"our encoder ({auto.model.choice.precision})": EncodedPairs(
+            nothing, nothing, rows(_ENCODED_STEPS), texts, auto.encode
+        ),
         "SentenceTransformer.encode": EncodedPairs(nothing, nothing, rows(_ENCODED_STEPS), texts, plain.encode),
     }
     epochs = take_turns({name: _epoch_of(pairs, config) for name, pairs in sources.items()})

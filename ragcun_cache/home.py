@@ -29,6 +29,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def graphs(self) -> Path:
+        """What is converted or quantised from encoder weights: one folder a graph."""
+        return self.root / "graphs"
+
+    @property
     def caches(self) -> Path:
         """Cached vectors, ``<collection>/<role>-<fingerprint>-<content>``."""
         return self.root / "caches"

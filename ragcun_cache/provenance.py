@@ -16,6 +16,7 @@ _PACKAGES = (
     "transformers",
     "sentence-transformers",
     "tokenizers",
+    "openvino",
     "faiss-cpu",
     "pytrec-eval-terrier",
 )

@@ -20,15 +20,15 @@ class Batch:
 
 
 def padded_length(n_tokens: int, limit: int) -> int:
-    """Return the length that a text of ``n_tokens`` is padded to: at most an eighth more, never above ``limit``.
+    """Return the length that a text of ``n_tokens`` is padded to: at most a sixteenth more, never above ``limit``.
 
     It depends on the text alone. Sums over padded keys change the last bits of a vector, so a length that depended on
     the batch would make a text's vector depend on its neighbours; this way it is the same in every batch.
 
-    >>> [padded_length(n, 384) for n in (7, 9, 17, 130, 380)]
-    [7, 9, 18, 144, 384]
+    >>> [padded_length(n, 384) for n in (7, 9, 33, 130, 380)]
+    [7, 9, 34, 136, 384]
     """
-    step = max(1, 1 << (n_tokens.bit_length() - 4)) if n_tokens >= 8 else 1
+    step = max(1, 1 << (n_tokens.bit_length() - 5)) if n_tokens >= 16 else 1
     return max(n_tokens, min(-(-n_tokens // step) * step, limit))
 
 

@@ -10,7 +10,10 @@ from ragcun_cache.cache.layout import VectorFormat
 
 DEFAULT_MODEL = "all-mpnet-base-v2"
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+SettledBackend = Literal["torch", "openvino"]
+SettledPrecision = Literal["fp32", "bf16", "fp16", "int8"]
+BackendName = Literal["auto", "torch", "openvino"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 StorageDtype = Literal["float16", "float32"]
 
 
@@ -21,6 +24,8 @@ class EncodeConfig(BaseModel):
 
     model: str = DEFAULT_MODEL
     """A sentence-transformers model: a folder, a name below ``models/``, or a hub name."""
+    backend: BackendName = "auto"
+    """What runs the transformer; ``auto`` is OpenVINO on a CPU and torch on a GPU."""
     precision: Precision = "auto"
     """Of the transformer's weights and activations; pooling and normalisation are always float32."""
     device: str = "auto"
@@ -38,3 +43,8 @@ class EncodeConfig(BaseModel):
     """Rows that become durable together; None: by the size of the collection."""
     format: VectorFormat = "memmap"
     """Of the vector files of a cache that is new; one that is there keeps its own until it is converted."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether backend and precision are left to the machine in nothing."""
+        return "auto" not in (self.backend, self.precision)

@@ -6,7 +6,9 @@ from functools import cached_property
 
 from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.backend import Backend
+from ragcun_cache.encoder.choice import choose
 from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.graph import quantised_graph
 from ragcun_cache.encoder.spec import EncoderSpec
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
@@ -17,18 +19,16 @@ class FrozenModel:
     """An encoder whose settings are settled, and whose weights are loaded when the first text needs them."""
 
     def __init__(self, weights: Weights, config: EncodeConfig) -> None:
-        """Settle device and precision. Raises ConfigError if this machine does not have them."""
-        from ragcun_cache.encoder.torch_backend import resolve_precision
-
+        """Settle device, backend and precision. Raises ConfigError if this machine does not have them."""
         device = resolve_device(config.device)
-        precision = resolve_precision(config.precision, device)
         self.weights = weights
-        self.config = config.model_copy(update={"device": device, "precision": precision})
+        self.choice = choose(config.backend, config.precision, device)
+        settled = {"device": device, "backend": self.choice.backend, "precision": self.choice.precision}
+        self.config = config.model_copy(update=settled)
 
     def spec(self, role: Role) -> EncoderSpec:
         """Return the identity of the vectors that this model makes in ``role``."""
-        assert self.config.precision != "auto"
-        spec = EncoderSpec.of(self.weights, role, self.config, self.config.precision)
+        spec = EncoderSpec.of(self.weights, role, self.config)
         if any(module["config"].get("include_prompt") is False for module in spec.modules):
             raise EncoderError(
                 "models that leave the prompt out of pooling are not supported", where=self.weights.folder
@@ -38,15 +38,20 @@ class FrozenModel:
     @cached_property
     def backend(self) -> Backend:
         """The loaded model."""
-        from ragcun_cache.encoder.torch_backend import TorchBackend
-
-        spec = self.spec(Role.PASSAGE)
-        backend = TorchBackend(
-            self.weights.folder,
-            device=self.config.device,
-            precision=spec.precision,
-            max_seq_length=spec.max_seq_length,
-        )
+        backend = self._load(self.spec(Role.PASSAGE).max_seq_length)
         if self.config.batch_tokens:
             backend.batch_tokens = self.config.batch_tokens
         return backend
+
+    def _load(self, max_seq_length: int) -> Backend:
+        precision = self.choice.precision
+        if self.choice.backend == "openvino":
+            from ragcun_cache.encoder.openvino_backend import OpenvinoBackend
+
+            graph = quantised_graph(self.weights) if precision == "int8" else None
+            return OpenvinoBackend(self.weights, precision=precision, max_seq_length=max_seq_length, graph=graph)
+        from ragcun_cache.encoder.torch_backend import TorchBackend
+
+        return TorchBackend(
+            self.weights.folder, device=self.config.device, precision=precision, max_seq_length=max_seq_length
+        )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ragcun_cache.cache.part import Part
 from ragcun_cache.cache.reuse import VectorPool, text_keys
 from ragcun_cache.collections import Collection
 from ragcun_cache.encoder.blocks import Block, text_blocks
-from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.config import EncodeConfig, SettledBackend, SettledPrecision
 from ragcun_cache.encoder.engines import EngineConfig, open_engine
 from ragcun_cache.encoder.engines.engine import Engine
 from ragcun_cache.encoder.forward import Encoded
@@ -33,7 +34,9 @@ from ragcun_cache.role import Role
 
 _DEFAULT_ENGINE = EngineConfig()
 _MIN_SHARD_ROWS, _MAX_SHARD_ROWS, _SHARDS_AIMED_AT = 512, 65_536, 64
-_PRECISIONS = ("fp32", "bf16", "fp16")
+# int8 is only for those who ask for it: what asks for nothing is never answered with it.
+_PRECISIONS: tuple[SettledPrecision, ...] = ("fp32", "bf16", "fp16")
+_BACKENDS: tuple[SettledBackend, ...] = ("openvino", "torch")
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,13 @@ def encode_collection(
         CacheError: another process writes the same cache, or the disk is full or failing.
     """
     weights = find_weights(config.model, home)
-    config = _with_cached_precision(collection, home, config, weights)
+    config = _as_cached(collection, home, config, weights)
     with ExitStack() as stack:
         opened: Engine | None = None
         reports = []
         for role in Role:
             content = collection.content_sha256(role)
-            if config.precision == "auto":
+            if not config.is_settled:
                 opened = stack.enter_context(closing(open_engine(engine, weights, config, home)))
                 config = opened.model.config
             if finished := _finished(collection, home, config, weights, role, content):
@@ -175,25 +178,26 @@ def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:
 def _finished(
     collection: Collection, home: Home, config: EncodeConfig, weights: Weights, role: Role, content: str
 ) -> CacheLayout | None:
-    """Return the complete cache that answers this request, if there is one and its precision is settled."""
-    if config.precision == "auto":
+    """Return the complete cache that answers this request, if there is one and nothing is left open."""
+    if not config.is_settled:
         return None
-    fingerprint = EncoderSpec.of(weights, role, config, config.precision).fingerprint
+    fingerprint = EncoderSpec.of(weights, role, config).fingerprint
     for layout, manifest in list_caches(home.caches, collection.name):
         if manifest.complete and (manifest.fingerprint, manifest.content_sha256) == (fingerprint, content):
             return layout
     return None
 
 
-def _with_cached_precision(collection: Collection, home: Home, config: EncodeConfig, weights: Weights) -> EncodeConfig:
-    """Settle ``auto`` on a precision in which both roles are cached: queries and passages must agree in it."""
-    if config.precision != "auto" or not list_caches(home.caches, collection.name):
+def _as_cached(collection: Collection, home: Home, config: EncodeConfig, weights: Weights) -> EncodeConfig:
+    """Settle ``auto`` on a backend and precision in which both roles are cached, if there are such caches."""
+    if config.is_settled or not list_caches(home.caches, collection.name):
         return config
     content = {role: collection.content_sha256(role) for role in Role}
-    for precision in _PRECISIONS:
-        settled = config.model_copy(update={"precision": precision})
-        if all(_finished(collection, home, settled, weights, role, content[role]) for role in Role):
-            return settled
+    for precision, backend in product(_PRECISIONS, _BACKENDS):
+        if config.precision in ("auto", precision) and config.backend in ("auto", backend):
+            settled = config.model_copy(update={"precision": precision, "backend": backend})
+            if all(_finished(collection, home, settled, weights, role, content[role]) for role in Role):
+                return settled
     return config
 
 
@@ -230,7 +234,7 @@ def _write_shards(
             advance(amount, **extra)
 
         blocks = _blocks(collection, role, spec, pool, writer)
-        with closing(engine.encode(blocks, spec, on_batch)) as results:
+        with closing(engine.encode(blocks, on_batch)) as results:
             for block, encoded in results:
                 behind.call(write, block, encoded)
                 there = len(block.ids) - len(block.strings)

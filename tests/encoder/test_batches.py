@@ -16,9 +16,9 @@ def test_every_row_is_in_one_batch_and_no_batch_costs_more_than_the_budget(lengt
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
-def test_padding_is_at_most_an_eighth_and_never_above_the_limit(n_tokens: int, limit: int) -> None:
+def test_padding_is_at_most_a_sixteenth_and_never_above_the_limit(n_tokens: int, limit: int) -> None:
     length = padded_length(n_tokens, limit)
-    assert n_tokens <= length <= n_tokens * 9 / 8
+    assert n_tokens <= length <= n_tokens * 17 / 16
     assert length <= max(n_tokens, limit)
 
 

@@ -134,7 +134,7 @@ def test_bad_input_touches_nothing_that_is_cached(home: Home, tiny_collection, t
     ("settings_", "message"),
     [
         ({"device": "gpu7"}, r"unknown device 'gpu7'[\s\S]*auto, cpu"),
-        ({"precision": "fp16"}, r"precision on a CPU[\s\S]*auto, bf16, fp32"),
+        ({"precision": "fp16"}, r"precision of torch on cpu[\s\S]*auto, bf16, fp32"),
     ],
 )
 def test_an_impossible_setting_names_the_possible(

@@ -19,7 +19,8 @@ def model(tmp_path: Path, tiny_encoder: Path) -> Path:
 
 
 def spec_of(folder: Path, role: Role = Role.PASSAGE, **settings: object) -> EncoderSpec:
-    return EncoderSpec.of(Weights.of("model", folder), role, EncodeConfig.model_validate(settings), "fp32")
+    config = EncodeConfig.model_validate({"backend": "torch", "precision": "fp32", **settings})
+    return EncoderSpec.of(Weights.of("model", folder, folder.parent / "graphs"), role, config)
 
 
 def test_whatever_changes_a_vector_changes_the_fingerprint(model: Path) -> None:

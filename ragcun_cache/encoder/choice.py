@@ -1,0 +1,78 @@
+"""Which backend and precision this machine encodes with, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from ragcun_cache.encoder.config import BackendName, Precision, SettledBackend, SettledPrecision
+from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and a precision, and the reason in words; empty if the user asked for both."""
+
+    backend: SettledBackend
+    precision: SettledPrecision
+    reason: str
+
+
+def choose(backend: BackendName, precision: Precision, device: str) -> Choice:
+    """Settle what is left to ``auto``: on a CPU OpenVINO, in bf16 where the chip computes in it; on a GPU torch.
+
+    int8 is never chosen: it loses accuracy, and is there for those who ask for it.
+
+    Args:
+        backend: as asked for.
+        precision: as asked for.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        ConfigError: the device, the backend and the precision do not go together, or OpenVINO is not installed.
+    """
+    kind = device.partition(":")[0]
+    has_openvino = find_spec("openvino") is not None
+    if kind != "cpu":
+        reason = f"torch, as the device is {device}"
+        settled: SettledBackend = "torch"
+        offered = {"torch"}
+    else:
+        settled = "openvino" if has_openvino and precision != "fp16" else "torch"
+        reason = "OpenVINO, the fastest on a CPU" if settled == "openvino" else "torch, as OpenVINO is not installed"
+        offered = {"torch", "openvino"} if has_openvino else {"torch"}
+    if backend != "auto":
+        if backend not in offered:
+            raise _unavailable(backend, device, offered)
+        settled, reason = backend, ""
+    known = _precisions(settled, kind)
+    if precision != "auto":
+        if precision not in known:
+            raise unknown_choice(f"precision of {settled} on {kind}", precision, ["auto", *known])
+        return Choice(settled, precision, reason)
+    fast = _computes_in_bf16(kind)
+    why = "bf16, which this chip computes in" if fast else "fp32, as this chip does not compute in bf16"
+    return Choice(settled, "bf16" if fast else "fp32", f"{reason}; {why}" if reason else why)
+
+
+def _unavailable(backend: str, device: str, offered: set[str]) -> RagcunCacheError:
+    if backend == "openvino" and device.partition(":")[0] == "cpu":
+        return ConfigError(
+            "OpenVINO is not installed", fix="pip install openvino, or encode with --backend torch", found=backend
+        )
+    return unknown_choice(f"backend on {device}", backend, ["auto", *sorted(offered)])
+
+
+def _precisions(backend: SettledBackend, kind: str) -> tuple[SettledPrecision, ...]:
+    """A CPU would compute fp16 in fp32, by detours; int8 needs a quantised graph."""
+    if backend == "openvino":
+        return ("fp32", "bf16", "int8")
+    return ("fp32", "bf16") if kind == "cpu" else ("fp32", "bf16", "fp16")
+
+
+def _computes_in_bf16(kind: str) -> bool:
+    import torch
+
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return kind == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,0 +1,116 @@
+"""A transformer as OpenVINO's graph: converted once, kept on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragcun_cache.encoder.weights import Weights
+from ragcun_cache.errors import EncoderError
+from ragcun_cache.files import sha256_file, sha256_json, sync_folder
+from ragcun_cache.provenance import library_versions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GRAPH_NAME = "transformer.xml"
+WEIGHTS_NAME = "transformer.bin"
+_VERSIONS = ("openvino", "torch", "transformers", "sentence-transformers")
+_KEY_DIGITS = 16
+
+
+def float_graph(weights: Weights, transformer: nn.Module) -> Path:
+    """Return the graph of ``transformer`` in float32, converting it if this model was never converted before.
+
+    Args:
+        weights: the model that it belongs to; its files and the libraries' versions name the graph.
+        transformer: a sentence-transformers Transformer, on the CPU.
+
+    Raises:
+        EncoderError: OpenVINO cannot convert the model, or the disk is full.
+    """
+    versions = {name: version for name, version in library_versions().items() if name in _VERSIONS}
+    configs = {
+        path.relative_to(weights.folder).as_posix(): sha256_file(path)
+        for path in sorted(weights.folder.rglob("config.json"))
+    }
+    key = sha256_json({"weights": weights.sha256, "configs": configs, "versions": versions})[:_KEY_DIGITS]
+    folder = weights.graphs / f"{weights.model_id}-{key}"
+    if not (folder / GRAPH_NAME).exists():
+        publish_graph(_convert(weights, transformer), folder)
+    return folder / GRAPH_NAME
+
+
+def quantised_graph(weights: Weights) -> Path:
+    """Return the model's int8 graph. Raises EncoderError if it was never quantised."""
+    graph = quantised_folder(weights) / GRAPH_NAME
+    if not graph.exists():
+        raise EncoderError(
+            f"{weights.model_id} was not quantised to int8",
+            where=graph.parent,
+            fix=f"ragcun-cache models quantize --model {weights.model_id} --dataset COLLECTION",
+        )
+    return graph
+
+
+def quantised_folder(weights: Weights) -> Path:
+    """Return where the model's int8 graph is kept."""
+    return weights.graphs / f"{weights.model_id}-int8-{sha256_json(weights.sha256)[:_KEY_DIGITS]}"
+
+
+def publish_graph(graph: Any, folder: Path) -> None:
+    """Write an ``openvino.Model`` into ``folder``, which is there afterwards with all its files or not at all."""
+    import openvino
+
+    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        # fp16 weights would be rounded twice on their way to bf16.
+        openvino.save_model(graph, partial / GRAPH_NAME, compress_to_fp16=False)
+        if not folder.exists():  # Another process may have been faster; its graph is the same.
+            partial.rename(folder)
+            sync_folder(folder.parent)
+    except (OSError, RuntimeError) as error:
+        raise EncoderError("the converted model cannot be written", where=folder, found=error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def graph_sha256(graph: Path) -> dict[str, str]:
+    """Return the sha256 of a graph's two files by their names."""
+    return {name: sha256_file(graph.parent / name) for name in (GRAPH_NAME, WEIGHTS_NAME)}
+
+
+def _convert(weights: Weights, transformer: nn.Module) -> Any:
+    import warnings
+
+    import openvino
+    import torch
+
+    class Plain(torch.nn.Module):
+        """The transformer with tensors in and a tensor out, as a converter wants it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = transformer
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            features = {"input_ids": input_ids, "attention_mask": attention_mask}
+            token_embeddings: torch.Tensor = self.transformer(features)["token_embeddings"]
+            return token_embeddings
+
+    example = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # The tracer warns of every Python branch in the model.
+            return openvino.convert_model(Plain().eval(), example_input=example)
+    except Exception as error:  # The converter raises whatever the model's own code raises.
+        raise EncoderError(
+            "OpenVINO cannot convert this model",
+            where=weights.folder,
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="encode with --backend torch",
+        ) from error

@@ -1,0 +1,80 @@
+"""The modules of a sentence-transformers model: what comes before its transformer, the transformer, what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.encoder.tokens import Tokeniser
+from ragcun_cache.errors import EncoderError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Modules:
+    """A frozen model, loaded in float32 from local files only and without remote code.
+
+    Attributes:
+        tokenise: texts → token ids, cut to the model's length.
+        transformer: the first module; a backend may put it in another precision, or run it elsewhere.
+        dim: dimensions of a vector.
+    """
+
+    def __init__(self, folder: Path, *, device: str, max_seq_length: int) -> None:
+        """Load the model in ``folder``. Raises EncoderError if it does not say how large its vectors are."""
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        self._torch = torch
+        self._device = device
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        ).eval()
+        model.requires_grad_(False)
+        model.max_seq_length = max_seq_length
+        self._tokenizer = model.tokenizer
+        self.tokenise = Tokeniser(model.tokenizer, max_seq_length)
+        self.transformer: nn.Module = model[0]
+        self._rest: list[nn.Module] = [model[index] for index in range(1, len(model))]
+        # Vectors are normalised here in any case, and the norm from before is kept.
+        if self._rest and type(self._rest[-1]).__name__ == "Normalize":
+            self._rest.pop()
+        dim = model.get_embedding_dimension()
+        if dim is None:
+            raise EncoderError("the model does not say how many dimensions its vectors have", where=folder)
+        self.dim = int(dim)
+
+    def pad(self, input_ids: list[list[int]], length: int) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask``, (b, length) int64 on the device."""
+        padded = self._tokenizer.pad(
+            {"input_ids": input_ids}, padding="max_length", max_length=length, return_tensors="pt"
+        )
+        return dict(padded.to(self._device))
+
+    def pool(self, features: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run what follows the transformer, in float32.
+
+        Pooling and normalising in bf16 would cost ten times more accuracy than the transformer's bf16 does.
+
+        Args:
+            features: what ``pad`` returned, and ``token_embeddings``, (b, length, hidden), of any dtype.
+
+        Returns:
+            (b, dim) float32 unit vectors, and (b,) float32 norms that they had before they were normalised.
+        """
+        torch = self._torch
+        features = {**features, "token_embeddings": features["token_embeddings"].float()}
+        for module in self._rest:
+            features = module(features)
+        pooled_bd = features["sentence_embedding"].float()
+        norm_b = torch.linalg.vector_norm(pooled_bd, dim=1)
+        unit_bd = pooled_bd / norm_b.clamp_min(1e-12)[:, None]
+        return unit_bd.cpu().numpy(), norm_b.cpu().numpy()

@@ -1,0 +1,61 @@
+"""The forward pass through OpenVINO, on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.encoder.graph import float_graph
+from ragcun_cache.encoder.modules import Modules
+from ragcun_cache.encoder.tokens import Tokens
+from ragcun_cache.encoder.weights import Weights
+
+_BATCH_TOKENS = 1_280
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+
+
+class OpenvinoBackend:
+    """A sentence-transformers model whose transformer is OpenVINO's graph; what follows it runs in torch, in float32.
+
+    A row's vector is the same bit for bit whatever it is batched with, and with any number of threads.
+    """
+
+    def __init__(self, weights: Weights, *, precision: str, max_seq_length: int, graph: Path | None = None) -> None:
+        """Load the model, converting it if that was never done.
+
+        Args:
+            weights: the model.
+            precision: fp32, bf16, or int8, where what is not quantised is computed in bf16.
+            max_seq_length: tokens read of each text.
+            graph: a quantised graph; needed for int8.
+        """
+        import openvino
+        import torch
+
+        self._torch = torch
+        self._modules = Modules(weights.folder, device="cpu", max_seq_length=max_seq_length)
+        path = graph or float_graph(weights, self._modules.transformer)
+        del self._modules.transformer  # OpenVINO has the weights: torch's copy would only take memory.
+        core = openvino.Core()
+        hints = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        self._request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
+        self.batch_tokens = _BATCH_TOKENS
+        self.dim = self._modules.dim
+
+    def tokenise(self, texts: list[str]) -> Tokens:
+        """Return the token ids of each text, cut to the model's length, and which were cut."""
+        return self._modules.tokenise(texts)
+
+    def embed(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Encode one batch of token ids, each padded to ``length`` tokens.
+
+        Returns:
+            (b, dim) float32 unit vectors, and (b,) float32 norms that they had before they were normalised.
+        """
+        features = self._modules.pad(input_ids, length)
+        found = self._request.infer({name: features[name].numpy() for name in ("input_ids", "attention_mask")})
+        token_embeddings = self._torch.from_numpy(found[0])
+        with self._torch.inference_mode():
+            return self._modules.pool({**features, "token_embeddings": token_embeddings})

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ragcun_cache.collections import find_collection
+from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
+from ragcun_cache.encoder.backend import Backend
+from ragcun_cache.encoder.choice import choose
+from ragcun_cache.encoder.frozen import FrozenModel
+from ragcun_cache.encoder.graph import float_graph
+from ragcun_cache.encoder.modules import Modules
+from ragcun_cache.encoder.weights import Weights
+from ragcun_cache.errors import ConfigError, EncoderError
+from ragcun_cache.home import Home
+
+TEXTS = ["one", "two words", "a longer text of several words, and some more", "😀 emoji", ""]
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return Weights.of("tiny", tiny_encoder, tmp_path_factory.mktemp("home") / "graphs")
+
+
+def backend_of(weights: Weights, **settings_: str) -> Backend:
+    return FrozenModel(weights, EncodeConfig.model_validate({"device": "cpu", **settings_})).backend
+
+
+def vectors_of(backend: Backend, texts: list[str]) -> np.ndarray:
+    tokens = backend.tokenise(texts)
+    return np.concatenate([backend.embed([ids], len(ids))[0] for ids in tokens.input_ids])
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+def test_openvino_gives_the_vectors_of_torch(weights: Weights, precision: str, tolerance: float) -> None:
+    expected_nd = vectors_of(backend_of(weights, backend="torch", precision="fp32"), TEXTS)
+    found_nd = vectors_of(backend_of(weights, backend="openvino", precision=precision), TEXTS)
+    assert np.einsum("nd,nd->n", expected_nd, found_nd).min() > 1 - tolerance
+    if precision == "fp32":
+        np.testing.assert_allclose(found_nd, expected_nd, atol=tolerance)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights, precision: str) -> None:
+    backend = backend_of(weights, backend="openvino", precision=precision)
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.integers(3, 16), st.integers(1, 20), st.randoms(use_true_random=False))
+    def alone_or_together(length: int, rows: int, random) -> None:
+        input_ids = [[random.randrange(5, 60) for _ in range(length)] for _ in range(rows)]
+        together_bd, norms_b = backend.embed(input_ids, length)
+        for row, ids in enumerate(input_ids):
+            alone_bd, norm_b = backend.embed([ids], length)
+            assert alone_bd[0].tobytes() == together_bd[row].tobytes()
+            assert norm_b[0] == norms_b[row]
+
+    alone_or_together()
+
+
+def test_a_model_is_converted_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = Modules(weights.folder, device="cpu", max_seq_length=16)
+    path = float_graph(weights, modules.transformer)
+    monkeypatch.setattr(graph, "_convert", lambda *_: pytest.fail("converted again"))
+    assert float_graph(weights, modules.transformer) == path
+    assert not list(weights.graphs.glob(".*")), "half-made graphs are removed"
+
+
+def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: Path) -> None:
+    import torch
+
+    class Odd(torch.nn.Module):
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            raise ValueError("no such thing")
+
+    other = Weights(weights.model_id, weights.folder, weights.sha256, tmp_path / "graphs")
+    with pytest.raises(EncoderError, match=r"cannot convert[\s\S]*--backend torch"):
+        float_graph(other, Odd())
+    assert not list(tmp_path.rglob("*.xml"))
+
+
+def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_computes_in_bf16", lambda kind: True)
+    taken = choose("auto", "auto", "cpu")
+    assert (taken.backend, taken.precision) == ("openvino", "bf16")
+    assert "fastest on a CPU" in taken.reason
+    assert "computes in" in taken.reason
+    assert choose("auto", "auto", "cuda:1").backend == "torch"
+    monkeypatch.setattr(choice, "_computes_in_bf16", lambda kind: False)
+    assert choose("auto", "auto", "cpu").precision == "fp32"
+    assert choose("torch", "bf16", "cpu").reason == ""
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    without = choose("auto", "auto", "cpu")
+    assert without.backend == "torch"
+    assert "not installed" in without.reason
+    with pytest.raises(ConfigError, match="pip install openvino"):
+        choose("openvino", "auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "device", "message"),
+    [
+        ("openvino", "auto", "cuda", r"unknown backend on cuda[\s\S]*torch"),
+        ("auto", "fp16", "cpu", "precision of torch on cpu"),
+        ("torch", "int8", "cpu", "precision of torch on cpu"),
+        ("auto", "int8", "cuda", "precision of torch on cuda"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(backend: str, precision: str, device: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose(backend, precision, device)
+
+
+def test_backend_is_part_of_the_spec_and_auto_takes_what_is_cached(
+    home: Home, tiny_collection, tiny_encoder: Path
+) -> None:
+    tiny_collection()
+    collection = find_collection("tiny", home)
+
+    def encode(**settings_: str) -> list[tuple[Path, int]]:
+        config = EncodeConfig.model_validate({"model": str(tiny_encoder), "device": "cpu", **settings_})
+        return [(report.folder, report.encoded) for report in encode_collection(collection, home, config)]
+
+    torch_ = encode(backend="torch", precision="fp32")
+    assert encode() == [(folder, 0) for folder, _ in torch_]
+    openvino = encode(backend="openvino", precision="fp32")
+    assert {folder for folder, _ in torch_}.isdisjoint(folder for folder, _ in openvino)
+    assert [encoded for _, encoded in openvino] == [70, 120]
+
+
+def test_int8_without_a_quantised_graph_says_how_to_make_one(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    tiny_collection()
+    config = EncodeConfig(model=str(tiny_encoder), device="cpu", precision="int8")
+    with pytest.raises(EncoderError, match="ragcun-cache models quantize --model"):
+        encode_collection(find_collection("tiny", home), home, config)
