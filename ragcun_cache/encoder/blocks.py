@@ -44,6 +44,7 @@ class Block:
 
     Attributes:
         index: number of the shard.
+        role: queries or passages.
         ids: identifiers, in collection order.
         text_sha256: of the exact strings that are encoded, 32 bytes each.
         found: rows whose vectors another cache holds.
@@ -52,6 +53,7 @@ class Block:
     """
 
     index: int
+    role: Role
     ids: list[str]
     text_sha256: list[bytes]
     found: FoundRows | None
@@ -63,17 +65,17 @@ class Block:
         """Return the block of these rows, nothing found yet."""
         strings = [spec.prompt + text for text in texts]
         hashes = [sha256(one.encode("utf-8", "surrogatepass")).digest() for one in strings]
-        return cls(index, ids, hashes, None, strings)
+        return cls(index, spec.role, ids, hashes, None, strings)
 
     def with_found(self, found: FoundRows | None, phases: Phases) -> Block:
         """Return the same block with less to encode."""
         strings = self.strings if found is None else list(compress(self.strings, _missing(len(self.ids), found)))
-        return Block(self.index, self.ids, self.text_sha256, found, strings, phases)
+        return Block(self.index, self.role, self.ids, self.text_sha256, found, strings, phases)
 
     def bare(self) -> Block:
         """Return what a worker needs of it: the rows to encode and nothing else."""
         ids = list(compress(self.ids, _missing(len(self.ids), self.found)))
-        return Block(self.index, ids, [], None, self.strings)
+        return Block(self.index, self.role, ids, [], None, self.strings)
 
     def shard(self, encoded: Encoded, dim: int, dtype: str) -> Shard:
         """Return the shard: what was found is copied, the rest is what was encoded."""
@@ -91,10 +93,10 @@ class Block:
             n_tokens[there], truncated[there] = self.found.n_tokens, self.found.truncated
         return Shard(self.ids, vectors_nd, self.text_sha256, n_tokens, truncated, norms)
 
-    def error(self, error: RowError, role: Role) -> EncoderError:
+    def error(self, error: RowError) -> EncoderError:
         """Return the error that names the row by its id."""
         row = int(np.flatnonzero(_missing(len(self.ids), self.found))[error.position])
-        return EncoderError(error.problem, where=f"{role} {self.ids[row]!r}", found=error.found, fix=error.fix)
+        return EncoderError(error.problem, where=f"{self.role} {self.ids[row]!r}", found=error.found, fix=error.fix)
 
 
 def _missing(rows: int, found: FoundRows | None) -> NDArray[np.bool_]:
@@ -115,5 +117,5 @@ def encode_rows(ids: list[str], texts: list[str], spec: EncoderSpec, backend: Ba
     try:
         encoded = forward(tokens, backend, spec.max_seq_length, spec.storage_dtype, advance)
     except RowError as error:
-        raise block.error(error, spec.role) from None
+        raise block.error(error) from None
     return block.shard(encoded, backend.dim, spec.storage_dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ragcun_cache.encoder.config import EncodeConfig
 from ragcun_cache.encoder.engines.config import EngineConfig
 from ragcun_cache.encoder.engines.engine import Engine
@@ -16,6 +18,21 @@ def open_engine(settings: EngineConfig, weights: Weights, config: EncodeConfig, 
     Raises:
         ConfigError: what was asked for is not to be had.
     """
-    from ragcun_cache.encoder.engines.local import LocalEngine
+    if settings.engine == "ray":
+        from ragcun_cache.encoder.engines.ray import RayEngine
 
-    return LocalEngine(FrozenModel(weights, config))
+        return RayEngine(settings, config, home)
+    import torch
+
+    from ragcun_cache.encoder.engines.local import LocalEngine
+    from ragcun_cache.encoder.engines.workers import WorkersEngine, places
+
+    model = FrozenModel(weights, config)
+    gpus = torch.cuda.device_count()
+    every_gpu = config.device == "auto" and gpus > 1
+    workers = settings.workers or (gpus if every_gpu else 1)
+    if workers == 1 and settings.threads is None:
+        return LocalEngine(model)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    device = "cuda" if every_gpu else model.config.device
+    return WorkersEngine(model, places(device, gpus, workers, settings.threads, cores))

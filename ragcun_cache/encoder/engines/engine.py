@@ -32,8 +32,10 @@ class Engine(Protocol):
 
     name: str
     """For reports."""
-    workers: int
-    """Processes that run the model."""
+
+    @property
+    def workers(self) -> int:
+        """Processes that run the model."""
 
     @property
     def model(self) -> Model:
@@ -43,7 +45,7 @@ class Engine(Protocol):
     def dim(self) -> int:
         """Dimensions of a vector; loads the model."""
 
-    def encode(self, blocks: Iterator[Block], spec: EncoderSpec, advance: Advance) -> Encodings:
+    def encode(self, blocks: Iterator[Block], advance: Advance) -> Encodings:
         """Yield every block with what became of its strings, in the order of ``blocks``.
 
         The blocks are made in a thread, a few ahead. ``advance`` is told rows and tokens as they are done; what it

@@ -16,10 +16,10 @@ from ragcun_cache.encoder.blocks import Block
 from ragcun_cache.encoder.engines.engine import Encodings, Model
 from ragcun_cache.encoder.forward import NOTHING, RowError, forward, tokenise_pieces
 from ragcun_cache.encoder.phases import Phases
-from ragcun_cache.encoder.spec import EncoderSpec
 from ragcun_cache.encoder.threads import ahead
 from ragcun_cache.encoder.tokens import PackedTokens, Tokens
 from ragcun_cache.progress import Advance
+from ragcun_cache.role import Role
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 
@@ -40,16 +40,19 @@ class LocalEngine:
 
     def __init__(self, model: LoadableModel) -> None:
         self.model = model
+        self.stopping = threading.Event()
+        """Set when an encode has ended or was stopped: no more blocks are needed."""
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector; loads the model."""
         return self.model.backend.dim
 
-    def encode(self, blocks: Iterator[Block], spec: EncoderSpec, advance: Advance) -> Encodings:
+    def encode(self, blocks: Iterator[Block], advance: Advance) -> Encodings:
         """Yield every block with what became of its strings, in the order of ``blocks``."""
-        stop = threading.Event()
-        prepared = ahead(self._prepare(blocks, stop), stop=stop.set)
+        self.stopping.clear()
+        spec = self.model.spec(Role.PASSAGE)  # The same for queries in all that is used here.
+        prepared = ahead(self._prepare(blocks), stop=self.stopping.set)
         with _tokeniser_threads(self.model.config.device), closing(prepared):
             for block, tokens, phases in prepared:
                 if not block.strings:
@@ -58,10 +61,10 @@ class LocalEngine:
                 try:
                     encoded = forward(tokens, self.model.backend, spec.max_seq_length, spec.storage_dtype, advance)
                 except RowError as error:
-                    raise block.error(error, spec.role) from None
+                    raise block.error(error) from None
                 yield block, replace(encoded, phases=phases + encoded.phases)
 
-    def _prepare(self, blocks: Iterator[Block], stop: threading.Event) -> Iterator[tuple[Block, PackedTokens, Phases]]:
+    def _prepare(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, PackedTokens, Phases]]:
         for block in blocks:
             started = loaded = time.perf_counter()
             pieces: Iterator[Tokens] = iter(())
@@ -69,7 +72,7 @@ class LocalEngine:
                 backend = self.model.backend
                 loaded = time.perf_counter()
                 # Once stopped, nobody asks for what is made here: it only has to end soon.
-                pieces = takewhile(lambda _: not stop.is_set(), tokenise_pieces(block.strings, backend))
+                pieces = takewhile(lambda _: not self.stopping.is_set(), tokenise_pieces(block.strings, backend))
             tokens = PackedTokens.of(pieces)
             yield block, tokens, Phases(load=loaded - started, tokenise=time.perf_counter() - loaded)
 
