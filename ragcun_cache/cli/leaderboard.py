@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -70,8 +70,12 @@ def show(
     baseline: str | None = None,
     as_json: bool,
     markdown: Path | None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the leaderboards of ``results``, as tables or as JSON, and write them as Markdown if asked to."""
+    """Print the leaderboards of ``results``, as tables or as JSON, and write them as Markdown if asked to.
+
+    ``more`` is content of the JSON that goes before theirs.
+    """
     from ragcun_cache.evaluation.leaderboard import as_json as to_json
     from ragcun_cache.evaluation.leaderboard import build_leaderboards
     from ragcun_cache.files import write_text
@@ -85,6 +89,7 @@ def show(
         write_text(markdown, "\n\n".join(part.strip() for part in parts) + "\n")
     if as_json:
         content = {
+            **(more or {}),
             "leaderboards": [to_json(board) for board in boards],
             "results": [{"key": result.key, **result.model_dump(mode="json")} for result in results],
         }
