@@ -61,6 +61,7 @@ def train_head(
     *,
     data: TrainingData | None = None,
     fresh: bool = False,
+    wait: bool = False,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainedHead:
     """Train the head that ``config`` describes into ``home.heads/<run name>``, or return it if it is there already.
@@ -68,15 +69,16 @@ def train_head(
     After every epoch, epoch 0 (before training) included, the folder is a head that loads, marked incomplete until
     the last: an interruption (KeyboardInterrupt passes through) loses at most the epoch in progress, and the same
     call resumes with the same bits as if nothing had happened (on CPU, with as many threads). ``fresh`` begins anew.
-    ``data`` shares loaded vectors between runs of equal ``data_settings``. ``on_epoch`` is told the row of every epoch
-    that was trained, as soon as it is kept.
+    ``data`` shares loaded vectors between runs of equal ``data_settings``. A run that another process is training is
+    an error, or with ``wait`` waited for. ``on_epoch`` is told the row of every epoch that was trained, as soon as it
+    is kept.
 
     Raises TrainingError, ConfigError, CollectionError, CacheError.
     """
     data = load_training_data(config, home) if data is None else data
     head_config = config.head_config(data.caches.passage.dim)
     folder = home.heads / run_name(config, data)
-    with _alone_in(folder):
+    with _alone_in(folder, wait=wait):
         if fresh and folder.exists():
             shutil.rmtree(folder)
         finished = _finished(folder)
@@ -91,12 +93,12 @@ def _own_source(config: TrainConfig) -> dict[str, str | None]:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path, *, wait: bool) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0):
             yield
     except Timeout:
         raise TrainingError("this run is being trained by another process", where=folder) from None

@@ -277,7 +277,7 @@ def test_only_what_changes_the_result_changes_the_name(home: Home, tiny: CachePa
 
 def test_two_processes_do_not_train_one_run(home: Home, tiny: CachePair) -> None:
     folder = home.heads / run.run_name(config_of(), load_training_data(config_of(), home))
-    with run._alone_in(folder), pytest.raises(TrainingError, match="trained by another process"):
+    with run._alone_in(folder, wait=False), pytest.raises(TrainingError, match="trained by another process"):
         train_head(config_of(), home)
 
 
