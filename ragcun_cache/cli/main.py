@@ -9,9 +9,11 @@ import typer
 
 from ragcun_cache import __version__
 from ragcun_cache.cli import caches, collections, heads, models, results
+from ragcun_cache.cli.ablate import ablate
 from ragcun_cache.cli.encode import encode
 from ragcun_cache.cli.eval import evaluate
 from ragcun_cache.cli.leaderboard import leaderboard
+from ragcun_cache.cli.report import report
 from ragcun_cache.cli.train_head import train_head
 from ragcun_cache.errors import RagcunCacheError
 
@@ -27,7 +29,9 @@ app = typer.Typer(
 app.command()(encode)
 app.command()(train_head)
 app.command("eval")(evaluate)
+app.command()(ablate)
 app.command()(leaderboard)
+app.command()(report)
 app.add_typer(caches.app, name="caches", help="Look at cached vectors.")
 app.add_typer(collections.app, name="collections", help="List, fetch and check collections.")
 app.add_typer(heads.app, name="heads", help="Look at trained heads.")

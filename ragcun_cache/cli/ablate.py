@@ -1,0 +1,91 @@
+"""``ragcun-cache ablate``: carry out a recipe, and show how its heads compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ragcun_cache.ablation.sweep import Sweep, SweepRun
+
+
+def ablate(
+    recipe: Annotated[Path, typer.Argument(help="YAML file: what to train, and on what to evaluate it.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it takes.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default: one a core.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads a run. The last bits of weights depend on them.")] = 1,
+    baseline: Annotated[
+        str | None, typer.Option(help="Row, or head (or a pattern of one), that every row is compared with too.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds in place of the recipe's, such as 0-9.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
+) -> None:
+    """Train and evaluate every run of a recipe, then compare them with the raw encoder and with each other.
+
+    What is done already is found, so the same command goes on where it was interrupted. A run that fails does not
+    stop the others; the exit status then is 1.
+    """
+    from ragcun_cache.ablation.recipe import load_recipe
+    from ragcun_cache.ablation.sweep import Sweep, count, default_jobs, failures, to_do
+    from ragcun_cache.ablation.watch import watching
+    from ragcun_cache.cli.leaderboard import show
+    from ragcun_cache.home import Home
+    from ragcun_cache.training.seeds import parse_seeds
+
+    sweep = Sweep(load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None), Home.default())
+    wanted = to_do(sweep.runs, retry_failed=retry_failed)
+    if dry_run:
+        _show_plan(sweep, wanted, jobs or default_jobs(threads), threads, as_json=as_json)
+        return
+    states = count(sweep.runs)
+    typer.echo(f"{len(sweep.runs)} runs: {states['done']} done before, {len(wanted)} to do", err=True)
+    with watching(len(wanted)) as watch:
+        sweep.carry_out(watch, jobs=jobs, threads=threads, retry_failed=retry_failed)
+    show(
+        sweep.results(),
+        sweep.bench.store,
+        baseline=baseline,
+        as_json=as_json,
+        markdown=markdown,
+        more=_described(sweep),
+    )
+    failed = list(failures(sweep.runs))
+    for label, error in failed:
+        typer.echo("\n  ".join([f"failed: {label}", *error.splitlines()]), err=True)
+    if failed:
+        typer.echo(f"{len(failed)} of {len(sweep.runs)} runs failed; --retry-failed tries them again", err=True)
+        raise typer.Exit(1)
+
+
+def _described(sweep: Sweep) -> dict[str, Any]:
+    runs = [
+        {"label": run.planned.label, "head": run.name, "state": run.state, "error": run.error} for run in sweep.runs
+    ]
+    return {"recipe": sweep.recipe.name, "folder": str(sweep.record.folder), "runs": runs}
+
+
+def _show_plan(sweep: Sweep, wanted: list[SweepRun], jobs: int, threads: int, *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from ragcun_cache.ablation.estimate import estimate
+    from ragcun_cache.ablation.sweep import count
+
+    states = count(sweep.runs)
+    found = estimate(sweep, wanted, jobs=jobs, threads=threads)
+    if as_json:
+        typer.echo(json.dumps({**_described(sweep), "to_do": asdict(found)}, indent=2, ensure_ascii=False))
+        return
+    for run in sweep.runs:
+        typer.echo(f"{run.state:8}{run.planned.label}")
+    told = ", ".join(f"{number} {state}" for state, number in states.items())
+    typer.echo(f"{len(sweep.runs)} runs: {told}; evaluated on {', '.join(sweep.recipe.evaluate)}")
+    basis = f"{found.probed} of them timed by a few steps now, the others by earlier runs"
+    typer.echo(
+        f"to do: {found.runs} runs, about {found.seconds:,.0f} s with {jobs} at a time ({basis}), "
+        f"{found.bytes / 1e6:,.0f} MB of heads"
+    )

@@ -1,0 +1,74 @@
+"""A home in which two small collections are cached, and recipes for it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ragcun_cache.ablation import workers
+from ragcun_cache.ablation.bench import Bench
+from ragcun_cache.cache import CachePair
+from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+TRAIN = {"dataset": "tiny", "arch": "lejepa", "batch_size": 8, "epochs": 1, "device": "cpu"}
+
+
+@pytest.fixture
+def cached_home(
+    home: Home,
+    tiny_collection: Callable[..., Path],
+    tiny_pair: Callable[..., CachePair],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Home:
+    for seed, name in enumerate(("tiny", "other")):
+        tiny_collection(name, seed=seed)
+        collection = find_collection(name, home)
+        tiny_pair(name, dim=16, seed=seed, content={role: collection.content_sha256(role) for role in Role})
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    return home
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a recipe that trains for one short epoch unless told otherwise."""
+
+    def write(*, train: dict[str, Any] | None = None, **content: Any) -> Path:
+        path = tmp_path / "idea.yaml"
+        whole = {"train": {**TRAIN, **(train or {})}, "evaluate": ["tiny", "other"], **content}
+        path.write_text(yaml.safe_dump(whole))
+        return path
+
+    return write
+
+
+class ThreadWorker(workers._Worker):
+    """A worker that is a thread of this process, which starts at once."""
+
+    def __init__(self, setup: workers.WorkerSetup) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        bench = Bench(setup.home, setup.collections, setup.split)
+        self.process = threading.Thread(target=workers.serve, args=(theirs, bench))
+        self.process.start()
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.join()
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let workers be threads, for tests of what happens around them; each computes on one thread, as processes do."""
+    monkeypatch.setattr(workers, "_Worker", ThreadWorker)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ragcun_cache.cli.main import app
+from ragcun_cache.errors import ConfigError
+from ragcun_cache.home import Home
+
+
+@pytest.fixture
+def ablate(cached_home: Home) -> Callable[..., Result]:
+    return lambda *arguments: CliRunner().invoke(app, ["ablate", *map(str, arguments)], catch_exceptions=True)
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(
+    ablate: Callable[..., Result], recipe_file: Callable[..., Path], cached_home: Home
+) -> None:
+    path = recipe_file(grid={"arch": ["untrained", "lejepa"]}, seeds="0-1")
+    before = sorted(cached_home.root.rglob("*"))
+    shown = ablate(path, "--dry-run")
+    assert shown.exit_code == 0
+    assert "4 runs: 0 done, 0 failed, 4 missing; evaluated on tiny, other" in shown.stdout
+    assert "4 of them timed by a few steps now" in shown.stdout
+    plan = json.loads(ablate(path, "--dry-run", "--json", "--seeds", "5").stdout)
+    assert [(run["label"], run["state"]) for run in plan["runs"]] == [
+        ("arch=untrained, seed 5", "missing"),
+        ("arch=lejepa, seed 5", "missing"),
+    ]
+    assert plan["to_do"]["runs"] == 2
+    # Two layers, 16 to 32 to 16, with biases, in float32, twice.
+    assert plan["to_do"]["bytes"] == 2 * 4 * (16 * 32 + 32 + 32 * 16 + 16)
+    assert plan["to_do"]["seconds"] > 0
+    assert sorted(cached_home.root.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("threads")
+def test_from_yaml_to_a_tested_row_and_the_dry_run_afterwards(
+    ablate: Callable[..., Result], recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    runs = [{"name": "sound"}, {"name": "diverges", "learning_rate": 1e38, "epochs": 3}]
+    path = recipe_file(runs=runs, evaluate="other")
+    shown = ablate(path, "--json", "--jobs", 1, "--markdown", tmp_path / "table.md")
+    assert shown.exit_code == 1
+    content = json.loads(shown.stdout)
+    assert [run["state"] for run in content["runs"]] == ["done", "failed"]
+    (board,) = content["leaderboards"]
+    assert [row["label"] for row in board["rows"]] == ["raw encoder", "lejepa random 16d"]
+    assert 0 < board["rows"][1]["cells"]["other/test"]["against_raw"]["p_value"] <= 1
+    assert "failed: diverges, seed 0\n  a loss is not a finite number" in shown.stderr
+    assert "1 of 2 runs failed; --retry-failed" in shown.stderr
+    assert "raw encoder" in (tmp_path / "table.md").read_text()
+
+    planned = ablate(path, "--dry-run")
+    assert "done    sound, seed 0\nfailed  diverges, seed 0" in planned.stdout
+    assert "to do: 0 runs, about 0 s" in planned.stdout
+    retried = json.loads(ablate(path, "--dry-run", "--json", "--retry-failed", "--jobs", 1).stdout)
+    # Both are of one kind, and the sound one has been timed.
+    assert (retried["to_do"]["runs"], retried["to_do"]["probed"]) == (1, 0)
+
+
+def test_a_mistake_in_the_recipe_is_named_before_anything_is_done(
+    ablate: Callable[..., Result], recipe_file: Callable[..., Path], cached_home: Home
+) -> None:
+    found = ablate(recipe_file(grid={"lambda_isotrpy": [1]}))
+    assert isinstance(found.exception, ConfigError)
+    assert "did you mean 'lambda_isotropy'?" in str(found.exception)
+    assert not cached_home.heads.exists()
