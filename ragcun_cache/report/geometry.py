@@ -1,0 +1,129 @@
+"""What a head does to the space: the spectrum of its outputs, and how relevant pairs stand out from random ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.evaluation.subject import Encode, Subject
+from ragcun_cache.role import Role
+from ragcun_cache.similarity import Similarity
+from ragcun_cache.training.diagnostics import mean_cosine
+
+MAX_ROWS = 20_000
+"""Passages, and pairs, that are looked at; of more, a sample is drawn."""
+_BINS = 48
+_SPECTRUM_POINTS = 80
+_NAMES = {Similarity.COSINE: "cosine", Similarity.DOT: "dot product", Similarity.L2: "minus the squared distance"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a subject's caches, the same for all systems.
+
+    ``passage_n`` are passages; ``relevant_p2`` and ``random_p2`` are (query row, passage row) of judged pairs with a
+    grade above 0 and of pairs drawn at random from the same queries and all passages.
+    """
+
+    passage_n: NDArray[np.int64]
+    relevant_p2: NDArray[np.int64]
+    random_p2: NDArray[np.int64]
+
+
+def draw_sample(subject: Subject, seed: int = 0) -> Sample:
+    """Return the rows to look at: all of them, or ``MAX_ROWS`` drawn by ``seed``."""
+    rng = np.random.default_rng(seed)
+    query, passage = subject.pair.query, subject.pair.passage
+    query_row = {query_id: row for row, query_id in enumerate(query.ids)}
+    passage_row = {passage_id: row for row, passage_id in enumerate(passage.ids)}
+    relevant = [
+        (query_row[query_id], passage_row[passage_id])
+        for query_id, grades in subject.qrels.items()
+        for passage_id, grade in grades.items()
+        if grade > 0 and query_id in query_row and passage_id in passage_row
+    ]
+    relevant_p2 = _some(np.array(relevant, dtype=np.int64).reshape(-1, 2), rng)
+    drawn = max(len(relevant_p2), MAX_ROWS // 2)
+    query_p = rng.choice(relevant_p2[:, 0], drawn) if len(relevant_p2) else np.empty(0, np.int64)
+    random_p2 = np.stack([query_p, rng.integers(0, passage.rows, len(query_p))], axis=1)
+    return Sample(np.sort(_some(np.arange(passage.rows), rng)), relevant_p2, random_p2)
+
+
+def _some(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    return rows if len(rows) <= MAX_ROWS else rng.choice(rows, MAX_ROWS, replace=False)
+
+
+def measure_geometry(subject: Subject, sample: Sample, encode: Encode, similarity: Similarity) -> dict[str, Any]:
+    """Return spectrum, effective rank, mean cosine, and the histograms of similarities of one system."""
+    passage_ne = _encoded(subject, encode, sample.passage_n, Role.PASSAGE)
+    spectrum_e = singular_values(passage_ne)
+    relevant_p = _similarities(subject, sample.relevant_p2, encode, similarity)
+    random_p = _similarities(subject, sample.random_p2, encode, similarity)
+    both = np.concatenate([relevant_p, random_p])
+    edges = np.histogram_bin_edges(both, _BINS, tuple(np.percentile(both, [0.05, 99.95]))) if len(both) else np.zeros(2)
+    sd = float(random_p.std()) if len(random_p) else 0.0
+    return {
+        "dim": passage_ne.shape[1],
+        "similarity": _NAMES[similarity],
+        "spectrum": _thinned(spectrum_e),
+        "effective_rank": effective_rank(spectrum_e),
+        "mean_cosine": mean_cosine(passage_ne) if len(passage_ne) > 1 else None,
+        "separation": float((relevant_p.mean() - random_p.mean()) / sd) if sd else None,
+        "histogram": {
+            "edges": [float(f"{edge:.5g}") for edge in edges],
+            "relevant": np.histogram(relevant_p, edges)[0].tolist(),
+            "random": np.histogram(random_p, edges)[0].tolist(),
+        },
+    }
+
+
+def _encoded(subject: Subject, encode: Encode, rows: NDArray[np.int64], role: Role) -> NDArray[np.float32]:
+    cache = subject.pair.query if role == Role.QUERY else subject.pair.passage
+    return encode(cache.gather(rows), cache.norms[rows], role)
+
+
+def singular_values(rows_ne: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the singular values of the centred rows, (min(n, e),), greatest first, from the (e, e) scatter matrix."""
+    centred_ne = rows_ne - rows_ne.mean(axis=0, dtype=np.float64)
+    squared_e = np.linalg.eigvalsh(centred_ne.T @ centred_ne)[::-1]
+    values_e: NDArray[np.float64] = np.sqrt(np.clip(squared_e, 0.0, None))[: len(rows_ne)]
+    return values_e
+
+
+def effective_rank(singular_e: NDArray[np.float64]) -> float:
+    """Return exp of the entropy of the singular values, scaled to sum 1 (RankMe, arXiv 2210.02885, equation 1)."""
+    total = singular_e.sum()
+    if not total:
+        return 0.0
+    share_e = singular_e[singular_e > 0] / total
+    return float(np.exp(-(share_e * np.log(share_e)).sum()))
+
+
+def _thinned(singular_e: NDArray[np.float64]) -> list[tuple[int, float]]:
+    """Return (rank from 1, value to the greatest), at ranks that lie evenly on a logarithmic axis."""
+    if not len(singular_e) or not singular_e[0]:
+        return []
+    ranks = np.unique(np.geomspace(1, len(singular_e), _SPECTRUM_POINTS).round().astype(int))
+    scaled = singular_e[ranks - 1] / singular_e[0]
+    # What is left below this is rounding: the rank of the outputs is used up.
+    return [(int(rank), float(f"{value:.4g}")) for rank, value in zip(ranks, scaled, strict=True) if value > 1e-7]
+
+
+def _similarities(
+    subject: Subject, pairs_p2: NDArray[np.int64], encode: Encode, similarity: Similarity
+) -> NDArray[np.float64]:
+    if not len(pairs_p2):
+        return np.empty(0)
+    query_pe = _encoded(subject, encode, pairs_p2[:, 0], Role.QUERY).astype(np.float64)
+    passage_pe = _encoded(subject, encode, pairs_p2[:, 1], Role.PASSAGE).astype(np.float64)
+    if similarity is Similarity.L2:
+        negated_p: NDArray[np.float64] = -np.square(query_pe - passage_pe).sum(axis=1)
+        return negated_p
+    found_p: NDArray[np.float64] = np.einsum("pe,pe->p", query_pe, passage_pe)
+    if similarity is Similarity.COSINE:
+        norms_p = np.linalg.norm(query_pe, axis=1) * np.linalg.norm(passage_pe, axis=1)
+        found_p = np.divide(found_p, norms_p, out=np.zeros_like(found_p), where=norms_p > 0)
+    return found_p

@@ -1,0 +1,87 @@
+"""The report as Markdown: the tables of the page, for places where nothing can be clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ragcun_cache.evaluation.render import to_markdown
+from ragcun_cache.report.content import Report
+
+_ABSENT = "–"
+
+
+def render_markdown(report: Report) -> str:
+    """Return leaderboards, costs, the last epoch of each row, geometry, and where the figures come from."""
+    content = report.content
+    parts = [
+        f"# {content['title']}",
+        content["subtitle"],
+        "## Leaderboard",
+        *(board["verdict"] for board in content["boards"]),
+        to_markdown(report.boards).strip(),
+        *_section("What quality costs", ["row", "seconds", "parameters"], _costs(content)),
+        *_section("After the last epoch", ["row", "trained on", *_titles(content)], _last_epochs(content)),
+    ]
+    for place in content["geometry"]:
+        titles = ["row", "dims", "effective rank", "mean cosine", "similarity", "relevant above random, sd"]
+        parts += _section(f"Geometry of {place['title']}", titles, map(_geometry, place["systems"]))
+    provenance = content["provenance"]
+    parts.append("## Where these figures come from")
+    parts.append("\n".join(f"- {name}: {_escape('; '.join(values))}" for name, values in provenance["facts"]))
+    parts.append("\n".join(["```sh", *provenance["commands"], "```"]))
+    if content["left_out"]:
+        parts += ["## What was left out", "\n".join(f"- {_escape(note)}" for note in content["left_out"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(map(_escape, row))} |" for row in rows]
+    if not lines:
+        return []
+    head = [f"| {' | '.join(map(_escape, titles))} |", f"| {' | '.join('---' for _ in titles)} |"]
+    return [f"## {title}", "\n".join([*head, *lines])]
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;").replace("\n", " ")
+
+
+def _costs(content: dict[str, Any]) -> list[list[str]]:
+    rows = {row["label"]: row for board in content["boards"] for row in board["rows"] if not row["raw"]}
+    return [
+        [label, _number(row["seconds"], 1), _ABSENT if row["parameters"] is None else f"{row['parameters']:,}"]
+        for label, row in rows.items()
+        if (row["seconds"], row["parameters"]) != (None, None)
+    ]
+
+
+def _titles(content: dict[str, Any]) -> list[str]:
+    return [chart["title"] for chart in content["training"]["measures"]]
+
+
+def _last_epochs(content: dict[str, Any]) -> list[list[str]]:
+    measures = [chart["measure"] for chart in content["training"]["measures"]]
+    return [
+        [run["label"], run["trained_on"], *(_last(run["measures"].get(name)) for name in measures)]
+        for run in content["training"]["runs"]
+    ]
+
+
+def _last(curve: dict[str, list[float]] | None) -> str:
+    return _ABSENT if curve is None else f"{curve['mean'][-1]:.4g}"
+
+
+def _geometry(system: dict[str, Any]) -> list[str]:
+    return [
+        system["label"],
+        str(system["dim"]),
+        _number(system["effective_rank"], 0),
+        _number(system["mean_cosine"], 3),
+        system["similarity"],
+        _number(system["separation"], 2),
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _ABSENT if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,128 @@
+"""Where the figures of a report come from: machines, versions, commits, fingerprints, and commands that repeat them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ragcun_cache.evaluation.leaderboard import Leaderboard
+from ragcun_cache.evaluation.results import Result
+from ragcun_cache.heads.store import HeadRecord
+from ragcun_cache.report.boards import row_results
+from ragcun_cache.report.sources import Sources
+
+_COLUMNS = ["system", "collection", "seed", "date", "commit", "head sha256", "queries", "passages", "result"]
+_SHORT = 10
+
+
+def provenance_content(
+    boards: Sequence[Leaderboard], results: Sequence[Result], sources: Sources, written_by: str
+) -> dict[str, Any]:
+    """Return facts that hold for many results, one line for each, and the commands that would make them again."""
+    settings = {result.setting.sha256: result.setting for result in results}.values()
+    facts = [
+        ("machine", [_pairs(result.machine) for result in results]),
+        ("versions", [_pairs(result.versions) for result in results]),
+        ("commit", [result.commit or "not from a checkout" for result in results]),
+        ("evaluated", [f"{min(result.date for result in results)} to {max(result.date for result in results)}"]),
+        ("encoder", [f"{one.model}, fingerprint {one.encoder}" for one in settings]),
+        (
+            "caches",
+            [
+                f"{one.collection}: queries {one.query_fingerprint} of file {one.query_content_sha256[:_SHORT]}, "
+                f"passages {one.passage_fingerprint} of file {one.passage_content_sha256[:_SHORT]}"
+                for one in settings
+            ],
+        ),
+        ("judgements", [f"{one.collection}/{one.split}: sha256 {one.qrels_sha256[:_SHORT]}" for one in settings]),
+        ("seeds", [f"{row.label}: {_seeds(row_results(row, sources))}" for board in boards for row in board.rows[1:]]),
+    ]
+    return {
+        "facts": [(name, list(dict.fromkeys(values))) for name, values in facts if values],
+        "commands": commands(boards, results, sources, written_by),
+        "columns": _COLUMNS,
+        "results": [_line(result) for result in results],
+    }
+
+
+def _pairs(content: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in content.items())
+
+
+def _line(result: Result) -> list[str]:
+    return [
+        result.system.name,
+        f"{result.setting.collection}/{result.setting.split}",
+        "–" if result.system.seed is None else str(result.system.seed),
+        result.date,
+        (result.commit or "–")[:_SHORT],
+        result.system.sha256[:_SHORT],
+        f"{result.counts.judged:,}",
+        f"{result.passages:,}",
+        result.key,
+    ]
+
+
+def _seeds(results: Iterable[Result]) -> str:
+    seeds = sorted({result.system.seed for result in results if result.system.seed is not None})
+    return ranges(seeds) if seeds else "none"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write sorted numbers as ``0-4,7``, the way ``--seeds`` reads them."""
+    parts: list[tuple[int, int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1] = (parts[-1][0], number)
+        else:
+            parts.append((number, number))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def commands(boards: Sequence[Leaderboard], results: Sequence[Result], sources: Sources, written_by: str) -> list[str]:
+    """Return shell commands that encode, train, evaluate and report all of it again; comments where there is none."""
+    collections = list(dict.fromkeys(result.setting.collection for result in results))
+    samples = {result.setting.collection for result in results if result.setting.sample_of}
+    lines = [f"ragcun-cache encode --dataset {shlex.quote(name)}" for name in collections if name not in samples]
+    lines += [f"# {name} is a sample: encode it with --dataset and --pairs" for name in samples]
+    encodes: dict[str, None] = {}
+    trains: dict[str, None] = {}
+    for board in boards:
+        for row in board.rows[1:]:
+            found = {record.sha256: record for one in row_results(row, sources) if (record := sources.record(one))}
+            if not found:
+                trains[f"# {row.label}: no head of it is on this machine"] = None
+            by_settings: dict[str, list[HeadRecord]] = {}
+            for record in found.values():
+                by_settings.setdefault(_settings(record), []).append(record)
+            for settings, records in by_settings.items():
+                if not settings:
+                    trains[f"# {row.label}: its record does not say how it was trained"] = None
+                    continue
+                encodes[_encode(json.loads(settings))] = None
+                seeds = ranges(sorted({int(record.provenance["seed"]) for record in records}))
+                trains[f"ragcun-cache train-head --seeds {seeds} --config /dev/stdin <<< {shlex.quote(settings)}"] = (
+                    None
+                )
+    lines += [line for line in encodes if line not in lines]
+    return [*lines, *trains, f"ragcun-cache eval --dataset {shlex.quote(','.join(collections))}", written_by]
+
+
+def _settings(record: HeadRecord) -> str:
+    """Return the training settings of a head without its seed, as JSON, which YAML readers read too."""
+    train = record.provenance.get("train")
+    if not train:
+        return ""
+    return json.dumps(
+        {key: value for key, value in train.items() if value is not None and key not in ("seed", "device")}
+        | ({"ema": None} if train.get("ema") is None else {})
+    )
+
+
+def _encode(train: dict[str, Any]) -> str:
+    line = f"ragcun-cache encode --dataset {shlex.quote(train['dataset'])}"
+    if train.get("pairs"):
+        line += f" --pairs {train['pairs']} --seed {train.get('pairs_seed', 0)}"
+    return line
