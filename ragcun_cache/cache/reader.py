@@ -246,6 +246,26 @@ class EmbeddingCache:
         for index in range(len(self.manifest.shards)):
             yield self.rows_table(index, ["id"]).column("id").to_pylist(), self.shard(index)
 
+    def blocks(self, block_rows: int, dtype: DTypeLike = np.float32) -> Iterator[NDArray[Any]]:
+        """Yield all vectors in blocks of ``block_rows`` (the last may be shorter), wherever the shards' borders are.
+
+        Each is a new array in memory; that of a block and of one shard is all that is needed.
+        """
+        out_bd = np.empty((min(block_rows, self.rows), self.dim), dtype=dtype)
+        filled = 0
+        for index in range(len(self.manifest.shards)):
+            shard_nd = self.shard(index)
+            taken = 0
+            while taken < len(shard_nd):
+                rows = min(len(shard_nd) - taken, len(out_bd) - filled)
+                out_bd[filled : filled + rows] = shard_nd[taken : taken + rows]
+                taken, filled = taken + rows, filled + rows
+                if filled == len(out_bd):
+                    yield out_bd
+                    out_bd, filled = np.empty_like(out_bd), 0
+        if filled:
+            yield out_bd[:filled]
+
     def array(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return all vectors as one (rows, dim) array in memory."""
         out_nd = np.empty((self.rows, self.dim), dtype=dtype)
