@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def evaluate_vectors(
 
 
 def evaluate_run(
-    run: Mapping[str, Mapping[str, float]],
+    run: Run,
     query_ids: Collection[str],
     passage_ids: Collection[str],
     qrels: Mapping[str, Mapping[str, int]],
@@ -97,11 +98,11 @@ def evaluate_run(
 
     """
     # One deeper, and dropped here, so that the dropped can be counted and the figure with them be known.
-    kept = {query_id: _ranked(scores, config.depth) for query_id, scores in run.items()}
+    kept = run if _is_ranked(run, config.depth) else _ranked(run, config.depth)
     if config.ignore_identical_ids is not False:
         ranked, n_dropped = drop_identical(kept, config.k)
     else:
-        ranked, n_dropped = {query_id: dict(list(scores.items())[: config.k]) for query_id, scores in kept.items()}, 0
+        ranked, n_dropped = {query_id: dict(islice(scores.items(), config.k)) for query_id, scores in kept.items()}, 0
     judged = judged_queries(qrels)
     known_queries = set(query_ids)
     relevant = [passage for query in judged for passage, grade in qrels[query].items() if grade > 0]
@@ -125,6 +126,26 @@ def evaluate_run(
     return Evaluation(ranked, score_run(ranked, qrels), counts, identical_kept)
 
 
-def _ranked(scores: Mapping[str, float], depth: int) -> dict[str, float]:
-    rounded = np.fromiter(scores.values(), np.float64, len(scores)).astype(np.float32).tolist()
-    return rank_order(zip(rounded, scores, strict=True), depth)
+def _is_ranked(run: Run, depth: int) -> bool:
+    """Return whether the run is as this package's search leaves it, so that nothing need be sorted again."""
+    sizes = [len(scores) for scores in run.values()]
+    score_p = np.fromiter(chain.from_iterable(scores.values() for scores in run.values()), np.float64, sum(sizes))
+    if max(sizes, default=0) > depth or not (score_p.astype(np.float32) == score_p).all():
+        return False
+    last = np.cumsum(sizes) - 1
+    unsettled = score_p[1:] >= score_p[:-1]
+    unsettled[last[:-1]] = False  # from one query to the next
+    passage_ids = list(chain.from_iterable(run.values())) if unsettled.any() else []
+    return all(
+        score_p[place] == score_p[place + 1] and passage_ids[place] > passage_ids[place + 1]
+        for place in np.flatnonzero(unsettled).tolist()
+    )
+
+
+def _ranked(run: Run, depth: int) -> Run:
+    return {
+        query_id: rank_order(
+            zip(np.array(list(scores.values())).astype(np.float32).tolist(), scores, strict=True), depth
+        )
+        for query_id, scores in run.items()
+    }

@@ -53,7 +53,7 @@ def score_run(run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mappin
     query_ids = judged_queries(qrels)
     if not query_ids:
         raise EvaluationError("no query has a judgement", expected="qrels of at least one query", found="none")
-    judged_run = {query_id: dict(run[query_id]) for query_id in query_ids if run.get(query_id)}
+    judged_run = {query_id: run[query_id] for query_id in query_ids if run.get(query_id)}
     for query_id, scores in judged_run.items():
         if not all(map(math.isfinite, scores.values())):
             raise EvaluationError("a score in the run is not finite", where=f"query {query_id}")

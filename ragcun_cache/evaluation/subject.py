@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -35,7 +35,7 @@ from ragcun_cache.evaluation.system import Cost, System
 from ragcun_cache.files import sha256_json
 from ragcun_cache.provenance import library_versions, machine, source_commit
 from ragcun_cache.retrieval.run import Run, write_trec
-from ragcun_cache.retrieval.search import search
+from ragcun_cache.retrieval.search import BLOCK_ROWS, search_blocks
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 
@@ -108,10 +108,6 @@ class Subject:
         positions = self.pair.query.positions(self.query_ids)
         return self.pair.query.gather(positions), self.pair.query.norms[positions]
 
-    @cached_property
-    def _passages(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return self.pair.passage.array(), self.pair.passage.norms
-
     def search(self, encode: Encode, similarity: Similarity) -> Run:
         """Return the run of a head: all judged queries against all passages, ``config.depth`` deep.
 
@@ -119,17 +115,22 @@ class Subject:
             EvaluationError: the head puts out something that cannot be searched.
 
         """
-        query_qe = encode(*self._queries, Role.QUERY)
-        passage_ne = encode(*self._passages, Role.PASSAGE)
-        return search(
-            query_qe,
+        return search_blocks(
+            encode(*self._queries, Role.QUERY),
             self.query_ids,
-            passage_ne,
+            self._encoded_passages(encode),
             self.pair.passage.ids,
             similarity,
             self.config.depth,
             drop_identical_ids=False,
         )
+
+    def _encoded_passages(self, encode: Encode) -> Iterator[NDArray[np.float32]]:
+        """Yield what the head makes of the passages, block by block, so that the corpus is never in memory whole."""
+        first = 0
+        for vectors_bd in self.pair.passage.blocks(BLOCK_ROWS):
+            yield encode(vectors_bd, self.pair.passage.norms[first : first + len(vectors_bd)], Role.PASSAGE)
+            first += len(vectors_bd)
 
     def evaluate(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from ragcun_cache.errors import EvaluationError
@@ -30,9 +31,11 @@ def drop_identical(run: Mapping[str, Mapping[str, float]], k: int) -> tuple[Run,
     kept: Run = {}
     n_dropped = 0
     for query_id, scores in run.items():
-        n_dropped += query_id in scores
-        others = [(passage_id, score) for passage_id, score in scores.items() if passage_id != query_id]
-        kept[query_id] = dict(others[:k])
+        others = scores
+        if query_id in scores:
+            n_dropped += 1
+            others = {passage_id: score for passage_id, score in scores.items() if passage_id != query_id}
+        kept[query_id] = dict(islice(others.items(), k))
     return kept, n_dropped
 
 

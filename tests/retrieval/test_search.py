@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.retrieval.run import Run
-from ragcun_cache.retrieval.search import search
+from ragcun_cache.retrieval.search import search, search_blocks
 from ragcun_cache.similarity import Similarity
 
 
@@ -94,6 +94,75 @@ def test_zero_vectors_score_zero_under_cosine() -> None:
     run = search(query_qe, ["a", "zero"], passage_ne, ["x", "y", "z"], Similarity.COSINE, 3, drop_identical_ids=False)
     assert list(run["a"].items()) == [("z", 1.0), ("y", 0.0), ("x", -1.0)]
     assert list(run["zero"].items()) == [("z", 0.0), ("y", 0.0), ("x", 0.0)]
+
+
+@pytest.mark.parametrize("similarity", list(Similarity))
+@pytest.mark.parametrize("block_rows", [50, 99, 100, 101, 149, 150, 151, 300])
+def test_the_best_and_their_ties_are_found_on_either_side_of_a_border(similarity: Similarity, block_rows: int) -> None:
+    rng = np.random.default_rng(11)
+    query_qe = rng.normal(size=(3, 64)).astype(np.float32)
+    passage_ne = (0.1 * rng.normal(size=(300, 64))).astype(np.float16)
+    borders = [
+        0,
+        *(row for first in range(block_rows, 301, block_rows) for row in (first - 1, first) if row < 300),
+        299,
+    ]
+    for row in borders:
+        passage_ne[row] = query_qe[row % 3]
+    args = (query_qe, ids("q", 3), passage_ne, ids("p", 300), similarity, 5)
+    found = search(*args, drop_identical_ids=False, block_rows=block_rows)
+    expected = brute_force(*args)
+    assert {query_id: list(scores) for query_id, scores in found.items()} == {
+        query_id: list(scores) for query_id, scores in expected.items()
+    }
+
+
+def test_blocks_of_any_sizes_are_one_corpus() -> None:
+    rng = np.random.default_rng(12)
+    query_qe, passage_ne = rng.normal(size=(4, 16)), rng.normal(size=(500, 16)).astype(np.float32)
+    args = (ids("p", 500), Similarity.COSINE, 20)
+    whole = search(query_qe, ids("q", 4), passage_ne, *args, drop_identical_ids=False)
+    blocks = np.split(passage_ne, [1, 1, 90, 400, 499])
+    assert search_blocks(query_qe, ids("q", 4), iter(blocks), *args, drop_identical_ids=False) == whole
+    with pytest.raises(EvaluationError, match="passage vectors and passage ids do not match"):
+        search_blocks(query_qe, ids("q", 4), iter(blocks[:-1]), *args, drop_identical_ids=False)
+
+
+def test_more_queries_than_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(13)
+    query_qe, passage_ne = rng.normal(size=(20, 8)), rng.integers(-1, 2, (300, 8)).astype(np.float32)
+    args = (query_qe, ids("q", 20), passage_ne, ids("p", 300), Similarity.DOT, 7)
+    whole = search(*args, drop_identical_ids=False)
+    monkeypatch.setattr("ragcun_cache.retrieval.search._QUERY_ROWS", 6)
+    assert search(*args, drop_identical_ids=False, block_rows=64) == whole == brute_force(*args)
+
+
+def test_vectors_whose_products_underflow_in_float32_have_their_cosine() -> None:
+    rng = np.random.default_rng(14)
+    query_qe = rng.normal(size=(2, 8)).astype(np.float32)
+    passage_ne = rng.normal(size=(60, 8)).astype(np.float32)
+    scale_n = np.where(np.arange(60) % 2, np.float32(1e-36), np.float32(1.0))[:, None]
+    args = (ids("p", 60), Similarity.COSINE, 10)
+    found = search(query_qe, ids("q", 2), passage_ne * scale_n, *args, drop_identical_ids=False)
+    expected = search(query_qe, ids("q", 2), passage_ne, *args, drop_identical_ids=False)
+    assert {query: list(scores) for query, scores in found.items()} == {
+        query: list(scores) for query, scores in expected.items()
+    }
+
+
+@pytest.mark.parametrize("similarity", [Similarity.DOT, Similarity.L2])
+def test_finds_what_faiss_finds(similarity: Similarity) -> None:
+    import faiss
+
+    rng = np.random.default_rng(15)
+    query_qe, passage_ne = rng.normal(size=(20, 96)).astype(np.float32), rng.normal(size=(2000, 96)).astype(np.float32)
+    index = faiss.IndexFlatL2(96) if similarity is Similarity.L2 else faiss.IndexFlatIP(96)
+    index.add(passage_ne)
+    _, row_qk = index.search(query_qe, 50)
+    found = search(
+        query_qe, ids("q", 20), passage_ne, ids("p", 2000), similarity, 50, drop_identical_ids=False, block_rows=333
+    )
+    assert [list(scores) for scores in found.values()] == [[f"p{row}" for row in row_k] for row_k in row_qk]
 
 
 def test_every_passage_tied_gives_the_largest_ids() -> None:

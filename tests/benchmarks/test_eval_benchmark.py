@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.eval import run
+from benchmarks.setting import Setting
+from ragcun_cache.cache import CachePair
+from ragcun_cache.collections.collection import open_collection
+from ragcun_cache.errors import CacheError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+
+
+def test_beir_finds_the_same_figures(
+    home: Home,
+    tiny_collection: Callable[..., Path],
+    tiny_pair: Callable[..., CachePair],
+) -> None:
+    collection = open_collection(tiny_collection("tiny", n_passages=200), "tiny")
+    content = {role: collection.content_sha256(role) for role in Role}
+    tiny_pair("tiny", n_passages=200, noise=3.0, content=content)
+    section = run(Setting(home, home.root, None), names=["tiny"])
+    assert "tiny (15 queries, 200 passages)" in section
+    assert "| beir, its default depths, 1 to 1000 |" in section
+
+
+def test_vectors_that_are_not_there_are_an_error_that_says_how_to_make_them(
+    home: Home, tiny_collection: Callable[..., Path]
+) -> None:
+    tiny_collection("tiny")
+    with pytest.raises(CacheError) as caught:
+        run(Setting(home, home.root, None), names=["tiny"])
+    assert caught.value.fix == "ragcun-cache encode --dataset tiny"
