@@ -15,6 +15,7 @@ from ragcun_cache.training.config import TrainConfig
 from ragcun_cache.training.seeds import parse_seeds
 
 _SETTINGS = frozenset(TrainConfig.model_fields) - {"seed"}
+_DEV_DATA = frozenset({"dataset", "encoder", "pairs", "pairs_seed", "train", "dev"})
 _Choices = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -40,6 +41,10 @@ class Range(_Frozen):
             if bounds and not (bounds[0] < bounds[1] and (kind != "log" or bounds[0] > 0)):
                 raise ValueError(f"{kind}: a lower and a higher bound" + (", both above 0" if kind == "log" else ""))
         return self
+
+    def examples(self) -> list[Any]:
+        """Return both ends, or the choices."""
+        return self.choice or list(self.log or self.linear or self.integer or ())
 
 
 class Search(_Frozen):
@@ -102,13 +107,23 @@ def load_recipe(path: Path, *, seeds: Sequence[int] | None = None) -> Recipe:
     for location in _setting_locations(marked.content):
         if str(location[-1]) not in _SETTINGS:
             raise _unknown_setting(marked, location)
+        if location[0] == "search" and location[-1] in _DEV_DATA:
+            raise ConfigError(
+                f"{location[-1]} cannot be searched: it changes the dev queries or what they are searched in",
+                where=marked.where(location),
+            )
     if base is not None:
         recipe = recipe.model_copy(update={"train": {**base.content, **recipe.train}})
     for index, own in enumerate(recipe.runs or [{}]):
         try:
             cross(recipe.train, recipe.grid, own, recipe.seeds)
         except RagcunCacheError as error:
-            raise _placed(error, _places(index, marked, base)) from None
+            raise _placed(error, _places(("runs", index), marked, base)) from None
+    for name, where in recipe.search.space.items() if recipe.search else ():
+        try:
+            cross(recipe.train, {name: where.examples()}, {}, recipe.seeds)
+        except RagcunCacheError as error:
+            raise _placed(error, _places(("search", "space"), marked, base)) from None
     return recipe
 
 
@@ -156,9 +171,9 @@ def _as_config_error(error: ValidationError, marked: MarkedYaml) -> RagcunCacheE
     return ConfigError(f"{name} cannot be used", where=where, expected=first["msg"], found=repr(first["input"]))
 
 
-def _places(index: int, marked: MarkedYaml, base: MarkedYaml | None) -> Iterable[tuple[MarkedYaml, Location]]:
+def _places(nearest: Location, marked: MarkedYaml, base: MarkedYaml | None) -> Iterable[tuple[MarkedYaml, Location]]:
     """Return where a setting of the run may come from, nearest first."""
-    yield from ((marked, prefix) for prefix in (("runs", index), ("grid",), ("train",)))
+    yield from ((marked, prefix) for prefix in (nearest, ("grid",), ("train",)))
     if base is not None:
         yield base, ()
     yield marked, ()

@@ -20,6 +20,7 @@ from ragcun_cache.training.pairs import data_settings
 from ragcun_cache.training.run import run_name
 
 if TYPE_CHECKING:
+    from ragcun_cache.ablation.search import Found
     from ragcun_cache.evaluation.results import Result
 
 State = Literal["done", "failed", "missing"]
@@ -45,6 +46,7 @@ class Sweep:
         self.record = SweepRecord.of(recipe, home)
         self.bench = Bench(home, recipe.evaluate, recipe.split)
         self.runs = self.look_at(expand(recipe), evaluate=True)
+        self.found: Found | None = None
 
     def look_at(self, planned: Sequence[PlannedRun], *, evaluate: bool) -> list[SweepRun]:
         """Return how each run stands, by what is on disk; it is only done if it is evaluated too, if it is to be.
@@ -99,14 +101,31 @@ class Sweep:
 
         A run that fails is written down and the others go on; one that failed before is only tried again if it is
         to be. ``watch`` is told of all that happens. An interruption loses no more than the epochs in progress.
+        A search comes last: its best trial's runs join ``runs`` and are evaluated, the others are only trained.
         """
         with self.record.alone():
             self.record.write(self.recipe, [(run.name, run.planned) for run in self.runs])
             setup = WorkerSetup(self.home, tuple(self.recipe.evaluate), self.recipe.split, threads)
             with Workers(setup, jobs or default_jobs(threads)) as workers:
-                self.run_missing(self.runs, workers, watch, evaluate=True, retry_failed=retry_failed)
 
-    def run_missing(
+                def run_all(runs: Sequence[SweepRun], *, evaluate: bool = False) -> None:
+                    self._run_missing(runs, workers, watch, evaluate=evaluate, retry_failed=retry_failed)
+
+                run_all(self.runs, evaluate=True)
+                if self.recipe.search:
+                    self._search(run_all)
+
+    def _search(self, run_all: Callable[..., None]) -> None:
+        from ragcun_cache.ablation.search import search, trial_runs
+
+        self.found = search(self, run_all)
+        if self.found.best is not None:
+            best = self.look_at(trial_runs(self.recipe, self.found.best.settings), evaluate=True)
+            run_all(best, evaluate=True)
+            known = {run.name for run in self.runs}
+            self.runs += [run for run in best if run.name not in known]
+
+    def _run_missing(
         self,
         runs: Sequence[SweepRun],
         workers: Workers,

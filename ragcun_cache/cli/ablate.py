@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ragcun_cache.ablation.search import Found
     from ragcun_cache.ablation.sweep import Sweep, SweepRun
 
 
@@ -43,7 +44,7 @@ def ablate(
         return
     states = count(sweep.runs)
     typer.echo(f"{len(sweep.runs)} runs: {states['done']} done before, {len(wanted)} to do", err=True)
-    with watching(len(wanted)) as watch:
+    with watching(len(wanted) + _runs_of_search(sweep)) as watch:
         sweep.carry_out(watch, jobs=jobs, threads=threads, retry_failed=retry_failed)
     show(
         sweep.results(),
@@ -53,6 +54,8 @@ def ablate(
         markdown=markdown,
         more=_described(sweep),
     )
+    if sweep.found is not None:
+        typer.echo(_told(sweep.found), err=True)
     failed = list(failures(sweep.runs))
     for label, error in failed:
         typer.echo("\n  ".join([f"failed: {label}", *error.splitlines()]), err=True)
@@ -62,10 +65,26 @@ def ablate(
 
 
 def _described(sweep: Sweep) -> dict[str, Any]:
+    from dataclasses import asdict
+
     runs = [
         {"label": run.planned.label, "head": run.name, "state": run.state, "error": run.error} for run in sweep.runs
     ]
-    return {"recipe": sweep.recipe.name, "folder": str(sweep.record.folder), "runs": runs}
+    found = {} if sweep.found is None else {"search": asdict(sweep.found)}
+    return {"recipe": sweep.recipe.name, "folder": str(sweep.record.folder), "runs": runs, **found}
+
+
+def _runs_of_search(sweep: Sweep) -> int:
+    asked = sweep.recipe.search
+    return 0 if asked is None else asked.trials * len(sweep.recipe.seeds)
+
+
+def _told(found: Found) -> str:
+    failed = sum(trial.dev is None for trial in found.trials)
+    if found.best is None:
+        return f"search: all of {failed} trials failed"
+    settings = ", ".join(f"{name}={value}" for name, value in found.best.settings.items())
+    return f"search: {len(found.trials)} trials, {failed} failed; best on dev ({found.best.dev:.4f}): {settings}"
 
 
 def _show_plan(sweep: Sweep, wanted: list[SweepRun], jobs: int, threads: int, *, as_json: bool) -> None:
@@ -89,3 +108,5 @@ def _show_plan(sweep: Sweep, wanted: list[SweepRun], jobs: int, threads: int, *,
         f"to do: {found.runs} runs, about {found.seconds:,.0f} s with {jobs} at a time ({basis}), "
         f"{found.bytes / 1e6:,.0f} MB of heads"
     )
+    if sweep.recipe.search is not None:
+        typer.echo(f"and a search of up to {_runs_of_search(sweep)} runs, which is not in that figure")

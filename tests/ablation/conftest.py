@@ -66,7 +66,10 @@ class ThreadWorker(workers._Worker):
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let workers be threads, for tests of what happens around them; each computes on one thread, as processes do."""
+    """Let the worker be a thread, for tests of what happens around it; it computes on one thread, as a process does.
+
+    There must only be one: threads share torch's random numbers.
+    """
     monkeypatch.setattr(workers, "_Worker", ThreadWorker)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
