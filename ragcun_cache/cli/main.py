@@ -14,6 +14,7 @@ from ragcun_cache.cli.encode import encode
 from ragcun_cache.cli.eval import evaluate
 from ragcun_cache.cli.leaderboard import leaderboard
 from ragcun_cache.cli.report import report
+from ragcun_cache.cli.search import search
 from ragcun_cache.cli.train_head import train_head
 from ragcun_cache.errors import RagcunCacheError
 
@@ -32,6 +33,7 @@ app.command("eval")(evaluate)
 app.command()(ablate)
 app.command()(leaderboard)
 app.command()(report)
+app.command()(search)
 app.add_typer(caches.app, name="caches", help="Look at cached vectors.")
 app.add_typer(collections.app, name="collections", help="List, fetch and check collections.")
 app.add_typer(heads.app, name="heads", help="Look at trained heads.")
