@@ -59,6 +59,7 @@ def evaluate(
         for record in records:
             system, encode = describe_head(record), encoders[record.folder]
             results.append(subject.evaluate(system, encode, store, cost=head_cost(record), run_folder=save_run))
+            _note_seen(results[-1])
     show(results, store, as_json=as_json, markdown=markdown)
 
 
@@ -121,3 +122,13 @@ def _note_counts(result: Result) -> None:
             typer.echo(f"note: {place}: {count} {remark}", err=True)
     if result.ndcg_identical_kept is not None:
         typer.echo(f"note: {place}: with those, NDCG@10 would be {result.ndcg_identical_kept:.4f}", err=True)
+
+
+def _note_seen(result: Result) -> None:
+    seen = result.seen_gold
+    if seen is not None and seen.repeated:
+        typer.echo(
+            f"note: {result.setting.collection}/{result.setting.split}: {seen.repeated} judged queries have the id or "
+            f"the text of one that {result.system.name} was trained on",
+            err=True,
+        )

@@ -132,9 +132,8 @@ def _is_ranked(run: Run, depth: int) -> bool:
     score_p = np.fromiter(chain.from_iterable(scores.values() for scores in run.values()), np.float64, sum(sizes))
     if max(sizes, default=0) > depth or not (score_p.astype(np.float32) == score_p).all():
         return False
-    last = np.cumsum(sizes) - 1
-    unsettled = score_p[1:] >= score_p[:-1]
-    unsettled[last[:-1]] = False  # from one query to the next
+    query_p = np.repeat(np.arange(len(sizes)), sizes)
+    unsettled = (score_p[1:] >= score_p[:-1]) & (query_p[1:] == query_p[:-1])
     passage_ids = list(chain.from_iterable(run.values())) if unsettled.any() else []
     return all(
         score_p[place] == score_p[place + 1] and passage_ids[place] > passage_ids[place + 1]

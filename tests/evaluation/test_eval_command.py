@@ -86,6 +86,31 @@ def test_a_second_eval_loads_no_head(home: Home, cached: Callable[..., None], mo
     assert run("eval", "--dataset", "tiny", "--json").stdout == first.stdout
 
 
+def test_queries_that_were_trained_on_are_noted_and_unseen_gold_is_shown(
+    home: Home, cached: Callable[..., None]
+) -> None:
+    cached()
+    qrels = home.collections / "tiny" / "qrels" / "test.tsv"
+    qrels.write_text(qrels.read_text() + "q3\tp3\t1\n")
+    train_head(make_config({"arch": "isotropy", "dataset": "tiny", "out_dim": 16, "epochs": 1}), home)
+    outcome = run("eval", "--dataset", "tiny", "--json")
+    assert "tiny/test: 1 judged queries have the id or the text of one that tiny-isotropy" in outcome.stderr
+    (board,) = json.loads(outcome.stdout)["leaderboards"]
+    assert board["route"] == "in-domain"
+    (seen, unseen) = board["rows"][1]["cells"]["tiny/test"]["gold"]
+    assert (seen["queries"], unseen["queries"]) == (1, 15)
+
+
+def test_a_head_that_was_trained_on_the_test_split_is_refused(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    config = make_config({"arch": "isotropy", "dataset": "tiny", "out_dim": 16, "epochs": 1})
+    name = train_head(config, home).record.name
+    record = json.loads((home.heads / name / "head.json").read_text())
+    _rewrite(home.heads / name, train=record["train"] | {"train": "test"})
+    with pytest.raises(EvaluationError, match="trained or chosen by the test split of tiny"):
+        run("eval", "--dataset", "tiny", "--head", name)
+
+
 def test_a_run_file_can_be_scored_by_trec_eval_and_is_written_for_stored_results_too(
     home: Home, cached: Callable[..., None], tmp_path: Path
 ) -> None:
