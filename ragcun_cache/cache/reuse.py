@@ -80,11 +80,15 @@ class VectorPool:
         """Dimensions of the vectors; None for an empty pool."""
         return self._caches[0].dim if self._caches else None
 
+    def holds(self, text_sha256: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Return which of these hashes (32 bytes each) are in the pool, going by their first 8 bytes alone."""
+        return np.isin(_keys_of(text_sha256), self._keys)
+
     def find(self, text_sha256: Sequence[bytes]) -> FoundRows | None:
         """Return the rows whose text has one of these hashes (32 bytes each); None if there is none."""
         if not len(self) or not text_sha256:
             return None
-        asked = np.frombuffer(b"".join(text_sha256), np.uint64).reshape(-1, _SHA_BYTES // 8)[:, 0]
+        asked = _keys_of(text_sha256)
         at = np.minimum(np.searchsorted(self._keys, asked), len(self) - 1)
         wanted = np.flatnonzero(self._keys[at] == asked)
         parts: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
@@ -142,6 +146,10 @@ def text_keys(cache: EmbeddingCache) -> NDArray[np.uint64]:
     """Return (rows,) uint64: the first 8 bytes of every row's text hash."""
     tables = (cache.rows_table(index, ["text_sha256"]) for index in range(len(cache.manifest.shards)))
     return _joined([_sha_keys(table) for table in tables], np.uint64)
+
+
+def _keys_of(text_sha256: Sequence[bytes]) -> NDArray[np.uint64]:
+    return np.frombuffer(b"".join(text_sha256), np.uint64).reshape(-1, _SHA_BYTES // 8)[:, 0]
 
 
 def _sha_keys(table: pa.Table) -> NDArray[np.uint64]:

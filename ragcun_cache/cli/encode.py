@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ragcun_cache.encoder import EncodeReport
+    from ragcun_cache.encoder.probe import Estimate
 
 
 def encode(
@@ -49,6 +50,9 @@ def encode(
     part: Annotated[
         str | None, typer.Option(help="i/n: encode only this part of the shards; `caches merge` joins the parts.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Encode 500 rows to find out what all would cost; write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """Encode the queries and passages of collections into verified caches; what is cached is never encoded again."""
@@ -56,6 +60,8 @@ def encode(
     from ragcun_cache.cli.arguments import validated
     from ragcun_cache.collections import find_collection, sample_pairs
     from ragcun_cache.encoder import EncodeConfig, EngineConfig, encode_collection
+    from ragcun_cache.encoder.probe import estimate_encode
+    from ragcun_cache.errors import ConfigError
     from ragcun_cache.home import Home
 
     config = validated(
@@ -73,18 +79,47 @@ def encode(
     )
     where = validated(EngineConfig, engine=engine, workers=workers, threads=threads, ray_address=ray_address)
     chosen = Part.parse(part) if part is not None else None
+    if dry_run and where != EngineConfig():
+        raise ConfigError(
+            "--dry-run measures one process on this machine", fix="leave out --engine, --workers, --threads"
+        )
     home = Home.default()
     records: list[dict[str, Any]] = []
     for name in dataset:
         collection = find_collection(name, home)
         if pairs is not None:
             collection = sample_pairs(collection, pairs, seed, home)
+        if dry_run:
+            estimate = estimate_encode(collection, home, config, chosen)
+            records.append(estimate.to_dict())
+            if not as_json:
+                typer.echo(_estimate_lines(estimate))
+            continue
         for report in encode_collection(collection, home, config, where, chosen):
             records.append(_record(collection.name, report))
             if not as_json:
                 typer.echo(_lines(collection.name, report))
     if as_json:
         typer.echo(json.dumps(records, indent=2))
+
+
+def _estimate_lines(estimate: Estimate) -> str:
+    lines = []
+    for role in estimate.roles:
+        line = f"{estimate.collection} {role.role}: {role.rows:,} rows"
+        line += f", {role.there:,} encoded already" if role.there else ""
+        line += f", {role.to_copy:,} to copy" if role.to_copy else ""
+        line += f", {role.to_encode:,} to encode: {role.tokens:,} tokens, {role.truncated_share:.1%} truncated, "
+        lines.append(line + f"{role.bytes / 1e6:,.1f} MB to write")
+    if not estimate.probed_rows:
+        return "\n".join([*lines, f"{estimate.collection}: nothing to encode"])
+    about = f"{estimate.backend} {estimate.precision} on {estimate.device}, {estimate.tokens_per_second:,.0f} tokens/s"
+    lines.append(
+        f"{estimate.collection}: {estimate.seconds / 3600:,.3f} hours ± {estimate.error:.0%} "
+        f"({estimate.seconds:,.0f} s) on this machine: {about}, {estimate.pad_share:.1%} padding; "
+        f"{estimate.probed_rows:,} rows probed in {estimate.probe_seconds:,.0f} s"
+    )
+    return "\n".join(lines)
 
 
 def _record(collection: str, report: EncodeReport) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def encode_collection(
         CacheError: another process writes the same cache, or the disk is full or failing.
     """
     weights = find_weights(config.model, home)
-    config = _as_cached(collection, home, config, weights)
+    config = as_cached(collection, home, config, weights)
     with ExitStack() as stack:
         opened: Engine | None = None
         reports = []
@@ -98,7 +98,7 @@ def encode_collection(
             if not config.is_settled:
                 opened = stack.enter_context(closing(open_engine(engine, weights, config, home)))
                 config = opened.model.config
-            if finished := _finished(collection, home, config, weights, role, content):
+            if finished := finished_cache(collection, home, config, weights, role, content):
                 manifest = EmbeddingCache(finished.folder).manifest
                 reports.append(EncodeReport(role, finished.folder, manifest, 0, 0, 0, 0.0))
                 continue
@@ -131,7 +131,7 @@ def encode_role(
         dim=pool.dim or engine.dim,
         dtype=spec.storage_dtype,
         format=config.format,
-        shard_rows=config.shard_rows or _shard_rows(total_rows),
+        shard_rows=config.shard_rows or usual_shard_rows(total_rows),
         total_rows=total_rows,
         provenance={
             "created": datetime.now(UTC).isoformat(),
@@ -175,7 +175,7 @@ def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:
     return int((~np.isin(before, now)).sum())
 
 
-def _finished(
+def finished_cache(
     collection: Collection, home: Home, config: EncodeConfig, weights: Weights, role: Role, content: str
 ) -> CacheLayout | None:
     """Return the complete cache that answers this request, if there is one and nothing is left open."""
@@ -188,7 +188,7 @@ def _finished(
     return None
 
 
-def _as_cached(collection: Collection, home: Home, config: EncodeConfig, weights: Weights) -> EncodeConfig:
+def as_cached(collection: Collection, home: Home, config: EncodeConfig, weights: Weights) -> EncodeConfig:
     """Settle ``auto`` on a backend and precision in which both roles are cached, if there are such caches."""
     if config.is_settled or not list_caches(home.caches, collection.name):
         return config
@@ -196,12 +196,12 @@ def _as_cached(collection: Collection, home: Home, config: EncodeConfig, weights
     for precision, backend in product(_PRECISIONS, _BACKENDS):
         if config.precision in ("auto", precision) and config.backend in ("auto", backend):
             settled = config.model_copy(update={"precision": precision, "backend": backend})
-            if all(_finished(collection, home, settled, weights, role, content[role]) for role in Role):
+            if all(finished_cache(collection, home, settled, weights, role, content[role]) for role in Role):
                 return settled
     return config
 
 
-def _shard_rows(total_rows: int) -> int:
+def usual_shard_rows(total_rows: int) -> int:
     """Rows a shard: few enough that a crash costs minutes, many enough that a large cache has some hundred files."""
     rows = _MIN_SHARD_ROWS
     while rows < _MAX_SHARD_ROWS and rows * _SHARDS_AIMED_AT < total_rows:
