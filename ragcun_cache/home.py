@@ -30,7 +30,7 @@ class Home:
 
     @property
     def graphs(self) -> Path:
-        """What is converted or quantised from encoder weights: one folder a graph."""
+        """What is converted from encoder weights: one folder a graph. May be removed; it is made again."""
         return self.root / "graphs"
 
     @property

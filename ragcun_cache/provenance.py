@@ -17,6 +17,7 @@ _PACKAGES = (
     "sentence-transformers",
     "tokenizers",
     "openvino",
+    "nncf",
     "faiss-cpu",
     "pytrec-eval-terrier",
 )

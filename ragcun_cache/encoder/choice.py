@@ -64,7 +64,7 @@ def _unavailable(backend: str, device: str, offered: set[str]) -> RagcunCacheErr
 
 
 def _precisions(backend: SettledBackend, kind: str) -> tuple[SettledPrecision, ...]:
-    """A CPU would compute fp16 in fp32, by detours; int8 needs a quantised graph."""
+    """A CPU would compute fp16 in fp32, by detours."""
     if backend == "openvino":
         return ("fp32", "bf16", "int8")
     return ("fp32", "bf16") if kind == "cpu" else ("fp32", "bf16", "fp16")

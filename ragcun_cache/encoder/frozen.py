@@ -8,7 +8,6 @@ from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.backend import Backend
 from ragcun_cache.encoder.choice import choose
 from ragcun_cache.encoder.config import EncodeConfig
-from ragcun_cache.encoder.graph import quantised_graph
 from ragcun_cache.encoder.spec import EncoderSpec
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
@@ -48,8 +47,7 @@ class FrozenModel:
         if self.choice.backend == "openvino":
             from ragcun_cache.encoder.openvino_backend import OpenvinoBackend
 
-            graph = quantised_graph(self.weights) if precision == "int8" else None
-            return OpenvinoBackend(self.weights, precision=precision, max_seq_length=max_seq_length, graph=graph)
+            return OpenvinoBackend(self.weights, precision=precision, max_seq_length=max_seq_length)
         from ragcun_cache.encoder.torch_backend import TorchBackend
 
         return TorchBackend(

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 GRAPH_NAME = "transformer.xml"
-WEIGHTS_NAME = "transformer.bin"
-_VERSIONS = ("openvino", "torch", "transformers", "sentence-transformers")
+_VERSIONS = ("openvino", "nncf", "torch", "transformers", "sentence-transformers")
 _KEY_DIGITS = 16
 
 
-def float_graph(weights: Weights, transformer: nn.Module) -> Path:
-    """Return the graph of ``transformer`` in float32, converting it if this model was never converted before.
+def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -> Path:
+    """Return the graph of ``transformer``, converting it if this model was never converted before.
 
     Args:
         weights: the model that it belongs to; its files and the libraries' versions name the graph.
         transformer: a sentence-transformers Transformer, on the CPU.
+        int8: with int8 weights, symmetric and scaled by output channel, instead of float32.
 
     Raises:
-        EncoderError: OpenVINO cannot convert the model, or the disk is full.
+        EncoderError: OpenVINO cannot convert the model, int8 lacks its package, or the disk is full.
     """
     versions = {name: version for name, version in library_versions().items() if name in _VERSIONS}
     configs = {
@@ -37,30 +37,14 @@ def float_graph(weights: Weights, transformer: nn.Module) -> Path:
         for path in sorted(weights.folder.rglob("config.json"))
     }
     key = sha256_json({"weights": weights.sha256, "configs": configs, "versions": versions})[:_KEY_DIGITS]
-    folder = weights.graphs / f"{weights.model_id}-{key}"
+    folder = weights.graphs / f"{weights.model_id}-{'int8' if int8 else 'fp32'}-{key}"
     if not (folder / GRAPH_NAME).exists():
-        publish_graph(_convert(weights, transformer), folder)
+        graph = _convert(weights, transformer)
+        _publish(_with_int8_weights(graph) if int8 else graph, folder)
     return folder / GRAPH_NAME
 
 
-def quantised_graph(weights: Weights) -> Path:
-    """Return the model's int8 graph. Raises EncoderError if it was never quantised."""
-    graph = quantised_folder(weights) / GRAPH_NAME
-    if not graph.exists():
-        raise EncoderError(
-            f"{weights.model_id} was not quantised to int8",
-            where=graph.parent,
-            fix=f"ragcun-cache models quantize --model {weights.model_id} --dataset COLLECTION",
-        )
-    return graph
-
-
-def quantised_folder(weights: Weights) -> Path:
-    """Return where the model's int8 graph is kept."""
-    return weights.graphs / f"{weights.model_id}-int8-{sha256_json(weights.sha256)[:_KEY_DIGITS]}"
-
-
-def publish_graph(graph: Any, folder: Path) -> None:
+def _publish(graph: Any, folder: Path) -> None:
     """Write an ``openvino.Model`` into ``folder``, which is there afterwards with all its files or not at all."""
     import openvino
 
@@ -79,9 +63,13 @@ def publish_graph(graph: Any, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def graph_sha256(graph: Path) -> dict[str, str]:
-    """Return the sha256 of a graph's two files by their names."""
-    return {name: sha256_file(graph.parent / name) for name in (GRAPH_NAME, WEIGHTS_NAME)}
+def _with_int8_weights(graph: Any) -> Any:
+    try:
+        import nncf
+    except ImportError:
+        raise EncoderError("int8 needs the package nncf", fix="pip install 'ragcun-cache[int8]'") from None
+
+    return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
 def _convert(weights: Weights, transformer: nn.Module) -> Any:

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.encoder.graph import float_graph
+from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
 from ragcun_cache.encoder.tokens import Tokens
 from ragcun_cache.encoder.weights import Weights
 
 _BATCH_TOKENS = 1_280
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+# Scales of int8 activations are found while they are computed, one for so many neighbours: no calibration is needed, and
+# an outlier spoils few. With groups of this size the chip's int8 units are still busy.
+_INT8_GROUP = 256
 
 
 class OpenvinoBackend:
     """A sentence-transformers model whose transformer is OpenVINO's graph; what follows it runs in torch, in float32.
 
-    A row's vector is the same bit for bit whatever it is batched with, and with any number of threads.
+    In fp32 and bf16 a row's vector is the same bit for bit whatever it is batched with, with any number of threads. In
+    int8 it is near the same (kernels are chosen by size), so a resumed encode need not give the bytes of another.
     """
 
-    def __init__(self, weights: Weights, *, precision: str, max_seq_length: int, graph: Path | None = None) -> None:
+    def __init__(self, weights: Weights, *, precision: str, max_seq_length: int) -> None:
         """Load the model, converting it if that was never done.
 
         Args:
             weights: the model.
-            precision: fp32, bf16, or int8, where what is not quantised is computed in bf16.
+            precision: fp32, bf16, or int8: weights and the inputs of linear layers in int8, all else in bf16.
             max_seq_length: tokens read of each text.
-            graph: a quantised graph; needed for int8.
+
+        Raises:
+            EncoderError: the model cannot be converted.
         """
         import openvino
         import torch
 
         self._torch = torch
         self._modules = Modules(weights.folder, device="cpu", max_seq_length=max_seq_length)
-        path = graph or float_graph(weights, self._modules.transformer)
+        path = transformer_graph(weights, self._modules.transformer, int8=precision == "int8")
         del self._modules.transformer  # OpenVINO has the weights: torch's copy would only take memory.
         core = openvino.Core()
-        hints = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        hints = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP if precision == "int8" else 0,
+        }
         self._request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
         self.batch_tokens = _BATCH_TOKENS
         self.dim = self._modules.dim

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
 from ragcun_cache.encoder.config import EncodeConfig, SettledBackend, SettledPrecision
-from ragcun_cache.encoder.graph import graph_sha256, quantised_graph
 from ragcun_cache.encoder.template import TEMPLATE
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
@@ -43,7 +42,7 @@ class EncoderSpec(BaseModel):
     schema_version: int = 1
     model_id: str
     weights: dict[str, str]
-    """sha256 of every weight file, by its path in the model folder; of a quantised graph too, if it is used."""
+    """sha256 of every weight file, by its path in the model folder."""
     tokenizer: dict[str, str]
     """sha256 of every tokenizer file."""
     modules: list[dict[str, Any]]
@@ -75,17 +74,15 @@ class EncoderSpec(BaseModel):
         """Read the spec off the files of a model, without loading it. ``config`` has settled what was ``auto``.
 
         Raises:
-            EncoderError: a file cannot be read, the model is of a kind that is not supported, or int8 is asked for and
-                the model was not quantised.
+            EncoderError: a file cannot be read, or the model is of a kind that is not supported.
         """
         assert config.precision != "auto"
         assert config.backend != "auto"
         folder = weights.folder
-        graph = graph_sha256(quantised_graph(weights)) if config.precision == "int8" else {}
         asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
         return cls(
             model_id=weights.model_id,
-            weights=weights.sha256 | graph,
+            weights=weights.sha256,
             tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
             modules=_modules(folder),
             max_seq_length=_max_seq_length(folder, config.max_seq_length),

@@ -12,7 +12,7 @@ from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
 from ragcun_cache.encoder.backend import Backend
 from ragcun_cache.encoder.choice import choose
 from ragcun_cache.encoder.frozen import FrozenModel
-from ragcun_cache.encoder.graph import float_graph
+from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import ConfigError, EncoderError
@@ -35,7 +35,7 @@ def vectors_of(backend: Backend, texts: list[str]) -> np.ndarray:
     return np.concatenate([backend.embed([ids], len(ids))[0] for ids in tokens.input_ids])
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3), ("int8", 1e-2)])
 def test_openvino_gives_the_vectors_of_torch(weights: Weights, precision: str, tolerance: float) -> None:
     expected_nd = vectors_of(backend_of(weights, backend="torch", precision="fp32"), TEXTS)
     found_nd = vectors_of(backend_of(weights, backend="openvino", precision=precision), TEXTS)
@@ -63,9 +63,9 @@ def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights,
 
 def test_a_model_is_converted_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = Modules(weights.folder, device="cpu", max_seq_length=16)
-    path = float_graph(weights, modules.transformer)
+    path = transformer_graph(weights, modules.transformer, int8=False)
     monkeypatch.setattr(graph, "_convert", lambda *_: pytest.fail("converted again"))
-    assert float_graph(weights, modules.transformer) == path
+    assert transformer_graph(weights, modules.transformer, int8=False) == path
     assert not list(weights.graphs.glob(".*")), "half-made graphs are removed"
 
 
@@ -78,7 +78,7 @@ def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: P
 
     other = Weights(weights.model_id, weights.folder, weights.sha256, tmp_path / "graphs")
     with pytest.raises(EncoderError, match=r"cannot convert[\s\S]*--backend torch"):
-        float_graph(other, Odd())
+        transformer_graph(other, Odd(), int8=False)
     assert not list(tmp_path.rglob("*.xml"))
 
 
@@ -131,8 +131,9 @@ def test_backend_is_part_of_the_spec_and_auto_takes_what_is_cached(
     assert [encoded for _, encoded in openvino] == [70, 120]
 
 
-def test_int8_without_a_quantised_graph_says_how_to_make_one(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+def test_int8_is_never_what_auto_takes(home: Home, tiny_collection, tiny_encoder: Path) -> None:
     tiny_collection()
-    config = EncodeConfig(model=str(tiny_encoder), device="cpu", precision="int8")
-    with pytest.raises(EncoderError, match="ragcun-cache models quantize --model"):
-        encode_collection(find_collection("tiny", home), home, config)
+    collection = find_collection("tiny", home)
+    for precision, encoded in (("int8", [70, 120]), ("auto", [70, 120]), ("int8", [0, 0])):
+        config = EncodeConfig.model_validate({"model": str(tiny_encoder), "device": "cpu", "precision": precision})
+        assert [report.encoded for report in encode_collection(collection, home, config)] == encoded
