@@ -19,7 +19,16 @@ from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
-TRAIN = {"dataset": "tiny", "arch": "lejepa", "batch_size": 8, "epochs": 1, "device": "cpu"}
+TRAIN = {
+    "dataset": "tiny",
+    "arch": "lejepa",
+    "init": "random",
+    "isotropy": "published",
+    "learning_rate": 5e-4,
+    "batch_size": 8,
+    "epochs": 1,
+    "device": "cpu",
+}
 
 
 @pytest.fixture

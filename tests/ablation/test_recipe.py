@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from ragcun_cache.ablation.recipe import Recipe, expand, load_recipe
 from ragcun_cache.errors import ConfigError
 from ragcun_cache.heads.config import Arch
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "pipelines").glob("*.yaml"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPES = sorted((REPOSITORY / "pipelines").glob("*.yaml"))
 FIVE_LINES = """\
 train: {dataset: tiny, pairs: 20, arch: lejepa, init: identity}
 grid: {lambda_isotropy: [0.5, 1.5], learning_rate: [1e-4, 3e-4]}
@@ -169,6 +171,13 @@ VALUES: dict[str, st.SearchStrategy[list[Any]]] = {
     "dataset": st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3),
     "init": st.lists(st.sampled_from(["random", "identity"]), min_size=1, max_size=3),
 }
+
+
+def test_the_recipes_of_the_page_are_valid(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "ablation.md").read_text()
+    counts = [len(expand(load_recipe(write(tmp_path, text)))) for text in re.findall(r"```yaml\n(.*?)```", page, re.S)]
+    assert counts == [12, 4 + 3 * 3 * 4, 2]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(Recipe.model_fields)
 
 
 @given(
