@@ -49,7 +49,7 @@ def test_from_yaml_to_a_tested_row_and_the_dry_run_afterwards(
     content = json.loads(shown.stdout)
     assert [run["state"] for run in content["runs"]] == ["done", "failed"]
     (board,) = content["leaderboards"]
-    assert [row["label"] for row in board["rows"]] == ["raw encoder", "lejepa identity 16d"]
+    assert [row["label"] for row in board["rows"]] == ["raw encoder", "lejepa random 16d"]
     assert 0 < board["rows"][1]["cells"]["other/test"]["against_raw"]["p_value"] <= 1
     assert "failed: diverges, seed 0\n  a loss is not a finite number" in shown.stderr
     assert "1 of 2 runs failed; --retry-failed" in shown.stderr

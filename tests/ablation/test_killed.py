@@ -24,7 +24,7 @@ VARIANTS = [
     {"name": "isotropy", "arch": "isotropy"},
     {"name": "lejepa"},
     {"name": "lejepa without EMA", "ema": None},
-    {"name": "lejepa from random", "init": "random", "isotropy": "published"},
+    {"name": "lejepa from identity", "init": "identity", "isotropy": "scale_free"},
 ]
 
 
