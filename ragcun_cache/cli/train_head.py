@@ -24,18 +24,19 @@ def train_head(
     arch: Annotated[str | None, typer.Option(help="identity, untrained, isotropy or lejepa [lejepa]")] = None,
     dataset: Annotated[str | None, typer.Option(help="collection whose judged pairs to train on")] = None,
     config: Annotated[Path | None, typer.Option(help=_PIPELINE_HELP)] = None,
+    preset: Annotated[str | None, typer.Option(help="published: as in the recipes that this follows")] = None,
     encoder: Annotated[str | None, typer.Option(help="encoder fingerprint, where several are cached")] = None,
     pairs: Annotated[int | None, typer.Option(help="train on a sample of that many train pairs [all]")] = None,
     pairs_seed: Annotated[int | None, typer.Option(help="seed of that sample [0]")] = None,
     dev: Annotated[str | None, typer.Option(help="dev split, or share of the train queries to set apart")] = None,
     out_dim: Annotated[int | None, typer.Option(help="output dimension [the encoder's]")] = None,
-    init: Annotated[str | None, typer.Option(help="random or identity [random]")] = None,
-    isotropy: Annotated[str | None, typer.Option(help="published or scale_free [published]")] = None,
+    init: Annotated[str | None, typer.Option(help="random or identity [by arch]")] = None,
+    isotropy: Annotated[str | None, typer.Option(help="published or scale_free [by arch]")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine, dot or l2 [l2; from identity: cosine]")] = None,
     ema: Annotated[str | None, typer.Option(help="decay of the EMA target, or none [0.999]")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the pairs [3]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="pairs a step [16]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate [0.0005]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="pairs a step [by arch]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate [by arch]")] = None,
     select: Annotated[str | None, typer.Option(help="keep the last epoch or best_dev [last]")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="seed of weights, order and dropout; repeatable [0]")] = None,
     seeds: Annotated[str | None, typer.Option(help="several seeds, such as 0-9")] = None,
@@ -72,8 +73,8 @@ def train_head(
     if ema in ("none", "null", "off"):
         overrides["ema"] = None
     wanted = [*(seed or []), *(parse_seeds(seeds) if seeds else [])]
-    configs = [load_config(config, {**overrides, "seed": one}) for one in dict.fromkeys(wanted)]
-    configs = configs or [load_config(config, overrides)]
+    configs = [load_config(config, {**overrides, "seed": one}, preset) for one in dict.fromkeys(wanted)]
+    configs = configs or [load_config(config, overrides, preset)]
     home = Home.default()
     data = load_training_data(configs[0], home)
     trained = []

@@ -81,6 +81,7 @@ class HeadConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     isotropy: Isotropy = Isotropy.PUBLISHED
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    predictor_init: Init = Init.RANDOM
 
     @model_validator(mode="after")
     def _identity_keeps_the_dimension(self) -> Self:
@@ -89,5 +90,5 @@ class HeadConfig(BaseModel):
         return self
 
     def scoring_sha256(self) -> str:
-        """Hash the fields that scores depend on, given the weights; dropout, ema and isotropy only shape training."""
-        return sha256_json(self.model_dump(mode="json", exclude={"dropout", "isotropy", "ema"}))
+        """Hash the fields that scores depend on, given the weights; the others only shape training."""
+        return sha256_json(self.model_dump(mode="json", exclude={"dropout", "isotropy", "ema", "predictor_init"}))

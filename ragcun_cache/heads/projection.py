@@ -38,13 +38,20 @@ class Projection(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Predicts a passage's output from its query's: Linear to 2e, GELU, dropout, Linear to e. Used in training only."""
+    """Predicts a passage's output from its query's: Linear to 2e, GELU, dropout, Linear to e. Used in training only.
+
+    With ``predictor_init: identity`` it is ``z + MLP(z)`` with a zero last layer: it begins by predicting that a
+    passage lies where its query does, which is true of the encoder. One that begins at random has to be learnt first,
+    and meanwhile pulls the projection to where its guesses are.
+    """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        self.mlp = _mlp(config.out_dim, 2 * config.out_dim, config.out_dim, config.dropout)
+        self.residual = config.predictor_init == Init.IDENTITY
+        dim = config.out_dim
+        self.mlp = _mlp(dim, 2 * dim, dim, config.dropout, zero_last=self.residual)
 
     def forward(self, z_be: Tensor) -> Tensor:
         """Map (b, e) to (b, e)."""
         y_be: Tensor = self.mlp(z_be)
-        return y_be
+        return z_be + y_be if self.residual else y_be

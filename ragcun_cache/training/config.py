@@ -45,6 +45,7 @@ class TensorDtype(StrEnum):
 _NOTHING_TO_LEARN: dict[str, Any] = {
     "epochs": 0,
     "ema": None,
+    "predictor_init": Init.RANDOM,
     "isotropy": Isotropy.PUBLISHED,
     "lambda_isotropy": 0.0,
     "lambda_predictive": 0.0,
@@ -69,9 +70,30 @@ _FIXED: dict[Arch | str, dict[str, Any]] = {
         "seed": 0,
     },
     Arch.UNTRAINED: {**_NOTHING_TO_LEARN, "init": Init.RANDOM},
-    Arch.ISOTROPY: {"ema": None, "lambda_predictive": 0.0},
+    Arch.ISOTROPY: {"ema": None, "predictor_init": Init.RANDOM, "lambda_predictive": 0.0},
     Arch.LEJEPA: {},
 }
+
+# What an architecture is trained with where nothing else is said, in place of the defaults of the fields below.
+# docs/beating_raw.md says how this was chosen, and what else was tried.
+_DEFAULTS: dict[Arch | str, dict[str, Any]] = {
+    Arch.LEJEPA: {
+        "init": Init.IDENTITY,
+        "isotropy": Isotropy.SCALE_FREE,
+        "batch_size": 256,
+        "learning_rate": 3e-4,
+    },
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "published": {
+        "init": Init.RANDOM,
+        "isotropy": Isotropy.PUBLISHED,
+        "batch_size": 16,
+        "learning_rate": 5e-4,
+    },
+}
+"""Settings under one name. ``published``: as the recipes of ctn/ragcun have them, whose heads start at random."""
 
 
 def settings_fixed_by(arch: str) -> dict[str, Any]:
@@ -84,7 +106,8 @@ class TrainConfig(BaseModel):
 
     ``dev`` is a split of the collection, or a fraction of the train queries to be set apart; left out, it is the
     split ``dev`` where there is one that is not the collection's test split, else 0.1. ``out_dim`` left out is the
-    encoder's dimension. Raises pydantic's ValidationError; use ``load_config`` or ``make_config`` for a ConfigError.
+    encoder's dimension. An architecture may have defaults of its own (``_DEFAULTS``). ``predictor_init`` follows
+    ``init``. Raises pydantic's ValidationError; use ``load_config`` or ``make_config`` for a ConfigError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -108,6 +131,7 @@ class TrainConfig(BaseModel):
     lambda_isotropy: float = Field(default=1.5, ge=0.0)
     lambda_predictive: float = Field(default=1.2, ge=0.0)
     ema: float | None = Field(default=0.999, gt=0.0, lt=1.0)
+    predictor_init: Init
 
     epochs: int = Field(default=3, ge=0)
     batch_size: int = Field(default=16, gt=0)
@@ -143,8 +167,9 @@ class TrainConfig(BaseModel):
                     expected=f"{name} left out" if value is None else f"{name} left out, or {value}",
                     found=given[name],
                 )
-        filled = {**given, **fixed}
+        filled = {**_DEFAULTS.get(str(arch), {}), **given, **fixed}
         starts_at_raw = filled.get("init", Init.RANDOM) == Init.IDENTITY
+        filled.setdefault("predictor_init", Init.IDENTITY if starts_at_raw else Init.RANDOM)
         filled.setdefault("similarity", Similarity.COSINE if starts_at_raw else Similarity.L2)
         filled.setdefault("input_scale", InputScale.SQRT_DIM if starts_at_raw else InputScale.NONE)
         return filled
@@ -179,6 +204,7 @@ class TrainConfig(BaseModel):
                 dropout=self.dropout,
                 isotropy=self.isotropy,
                 ema=self.ema,
+                predictor_init=self.predictor_init,
             )
         except ValidationError:
             raise ConfigError(
@@ -226,13 +252,16 @@ def make_config(settings: dict[str, Any]) -> TrainConfig:
         raise _as_config_error(error, None) from None
 
 
-def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
-    """Read the YAML file ``path`` (None: no file), put ``overrides`` over it, check all.
+def load_config(path: Path | None, overrides: dict[str, Any], preset: str | None = None) -> TrainConfig:
+    """Read the YAML file ``path`` (None: no file), put it over the ``preset`` and ``overrides`` over both, check all.
 
     Raises ConfigError that names the file and, for a key that is in it, the line.
     """
     marked = read_yaml(path) if path else None
-    settings = {str(name): value for name, value in marked.content.items()} if marked else {}
+    if preset is not None and preset not in PRESETS:
+        raise unknown_choice("preset", preset, PRESETS)
+    settings = dict(PRESETS[preset]) if preset else {}
+    settings |= {str(name): value for name, value in marked.content.items()} if marked else {}
     try:
         return TrainConfig.model_validate({**settings, **overrides})
     except ValidationError as error:

@@ -136,3 +136,12 @@ def test_pooled_input_is_the_row_times_its_norm() -> None:
     np.testing.assert_array_equal(apply_head(head, rows_nd, Role.QUERY, norms_n=norms_n), rows_nd * norms_n[:, None])
     with pytest.raises(HeadError, match="needs the norms"):
         apply_head(head, rows_nd, Role.QUERY)
+
+
+def test_a_predictor_at_the_identity_predicts_the_querys_own_vector() -> None:
+    head = build_head(config_of(Arch.LEJEPA, init=Init.IDENTITY, predictor_init=Init.IDENTITY, ema=0.9), seed=0)
+    pairs = batch()
+    expected = torch.nn.functional.mse_loss(pairs.query_bd, pairs.passage_bd)
+    torch.testing.assert_close(head.losses(pairs, 0)["predictive"], expected)
+    random = build_head(config_of(Arch.LEJEPA, init=Init.IDENTITY, ema=0.9), seed=0)
+    assert random.losses(pairs, 0)["predictive"] > expected

@@ -9,7 +9,8 @@ from ragcun_cache.heads.config import Arch, InputScale
 from ragcun_cache.similarity import Similarity
 from ragcun_cache.training.config import TrainConfig, load_config, make_config
 
-PIPELINES = sorted((Path(__file__).resolve().parents[2] / "pipelines").glob("*.yaml"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+PIPELINES = sorted((REPOSITORY / "pipelines").glob("*.yaml"))
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -18,12 +19,35 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_defaults_are_the_published_lejepa_recipe() -> None:
+def test_lejepa_starts_at_the_identity_unless_the_published_recipe_is_asked_for() -> None:
     config = make_config({"dataset": "x"})
     assert (config.arch, config.lambda_isotropy, config.lambda_predictive, config.ema) == (Arch.LEJEPA, 1.5, 1.2, 0.999)
-    assert (config.epochs, config.batch_size, config.learning_rate, config.dropout) == (3, 16, 5e-4, 0.1)
-    assert (config.similarity, config.input_scale) == (Similarity.L2, InputScale.NONE)
+    assert (config.init, config.predictor_init, config.isotropy) == ("identity", "identity", "scale_free")
+    assert (config.epochs, config.batch_size, config.learning_rate, config.dropout) == (3, 256, 3e-4, 0.1)
+    assert (config.similarity, config.input_scale) == (Similarity.COSINE, InputScale.SQRT_DIM)
     assert config.head_config(768).out_dim == 768
+
+    published = load_config(None, {"dataset": "x"}, "published")
+    assert (published.init, published.predictor_init, published.isotropy) == ("random", "random", "published")
+    assert (published.epochs, published.batch_size, published.learning_rate) == (3, 16, 5e-4)
+    assert (published.similarity, published.input_scale) == (Similarity.L2, InputScale.NONE)
+
+
+def test_the_preset_is_the_recipe_in_the_repository() -> None:
+    path = REPOSITORY / "pipelines" / "lejepa_published.yaml"
+    assert load_config(path, {}) == load_config(path, {}, "published")
+    assert load_config(path, {}) == load_config(
+        None, {"dataset": "msmarco", "pairs": 10000, "out_dim": 768}, "published"
+    )
+    default = load_config(REPOSITORY / "pipelines" / "lejepa_identity.yaml", {})
+    assert default == make_config({"dataset": "msmarco", "pairs": 10000})
+
+
+def test_a_file_goes_over_a_preset_and_a_flag_over_both(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "dataset: x\nbatch_size: 8\nepochs: 5\n"), {"epochs": 7}, "published")
+    assert (config.batch_size, config.epochs, config.learning_rate) == (8, 7, 5e-4)
+    with pytest.raises(ConfigError, match=r"unknown preset 'publisht'(.|\n)*'published'"):
+        load_config(None, {"dataset": "x"}, "publisht")
 
 
 def test_a_start_at_the_identity_changes_what_follows_from_it() -> None:

@@ -52,7 +52,7 @@ def test_a_run_is_a_loadable_head_with_a_row_for_each_epoch(home: Home, tiny: Ca
     assert record == trained.record
     assert record.complete
     assert record.folder.parent == home.heads
-    assert record.name.startswith("tiny-lejepa-random-32d-seed0-")
+    assert record.name.startswith("tiny-lejepa-identity-32d-seed0-")
     assert record.provenance["encoder"] == tiny.encoder
     assert record.provenance["caches"]["passage"]["fingerprint"] == tiny.passage.fingerprint
     assert record.provenance["versions"]["torch"] == torch.__version__
@@ -271,7 +271,7 @@ def test_only_what_changes_the_result_changes_the_name(home: Home, tiny: CachePa
     data = load_training_data(config_of(), home)
     name = run.run_name(config_of(), data)
     assert run.run_name(config_of(device="auto"), data) == name
-    others = [config_of(learning_rate=1e-3), config_of(seed=1), config_of(init="identity"), config_of(arch="isotropy")]
+    others = [config_of(learning_rate=1e-3), config_of(seed=1), config_of(init="random"), config_of(arch="isotropy")]
     assert len({name, *(run.run_name(other, data) for other in others)}) == 5
 
 
