@@ -25,6 +25,9 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split to evaluate on. Default: the official one.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Fingerprint of the encoder, where there are several.")] = None,
+    index: Annotated[
+        str, typer.Option(help="flat (exact), faiss, hnsw, ivfpq or sq8, with parameters as in hnsw:m=16,ef_search=64.")
+    ] = "flat",
     device: Annotated[str, typer.Option(help="Where heads are applied: auto, cpu, cuda, cuda:N, mps.")] = "auto",
     save_run: Annotated[
         Path | None, typer.Option(help="Also write a TREC run file of every system into this folder.")
@@ -47,7 +50,7 @@ def evaluate(
         from ragcun_cache.device import resolve_device
 
         resolve_device(device)
-    subjects = _subjects(dataset, split, encoder, home)
+    subjects = _subjects(dataset, split, encoder, index, home)
     heads = _heads_by_subject(head, subjects, home)
     encoders = {record.folder: head_encoder(record, device) for records in heads for record in records}
     store = ResultStore(home.results)
@@ -56,25 +59,28 @@ def evaluate(
         raw = raw_head(subject.pair.passage.dim)
         results.append(subject.evaluate(raw, lambda: encode_raw, store, run_folder=save_run))
         _note_counts(results[-1])
+        _note_index(results[-1])
         for record in records:
             system, encode = describe_head(record), encoders[record.folder]
             results.append(subject.evaluate(system, encode, store, cost=head_cost(record), run_folder=save_run))
             _note_seen(results[-1])
+            _note_index(results[-1])
     show(results, store, as_json=as_json, markdown=markdown)
 
 
-def _subjects(datasets: list[str], split: str | None, encoder: str | None, home: Home) -> list[Subject]:
+def _subjects(datasets: list[str], split: str | None, encoder: str | None, index: str, home: Home) -> list[Subject]:
     from ragcun_cache.cache import open_pair
     from ragcun_cache.collections.locate import find_collection
     from ragcun_cache.collections.registry import members
     from ragcun_cache.evaluation.config import EvalConfig
     from ragcun_cache.evaluation.subject import Subject
 
+    config = EvalConfig(split=split, index=index)
     names = dict.fromkeys(member for given in datasets for name in given.split(",") for member in members(name.strip()))
     subjects = []
     for name in names:
         collection = find_collection(name, home, download=False)
-        subject = Subject.of(collection, open_pair(home.caches, collection, encoder), EvalConfig(split=split))
+        subject = Subject.of(collection, open_pair(home.caches, collection, encoder), config)
         # Read now, so that a split that does not exist is known before anything is computed.
         _ = subject.qrels
         subjects.append(subject)
@@ -122,6 +128,16 @@ def _note_counts(result: Result) -> None:
             typer.echo(f"note: {place}: {count} {remark}", err=True)
     if result.ndcg_identical_kept is not None:
         typer.echo(f"note: {place}: with those, NDCG@10 would be {result.ndcg_identical_kept:.4f}", err=True)
+
+
+def _note_index(result: Result) -> None:
+    exact, setting = result.against_exact, result.setting
+    if exact is not None:
+        typer.echo(
+            f"note: {setting.collection}/{setting.split}: {result.system.name} by {setting.config.index}: "
+            f"recall@10 {exact.recall:.4f} of exact search, NDCG@10 {exact.ndcg_difference:+.4f}",
+            err=True,
+        )
 
 
 def _note_seen(result: Result) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ragcun_cache.retrieval.index import FLAT, parse_index
 
 
 class EvaluationRules(Protocol):
@@ -20,14 +22,24 @@ class EvaluationRules(Protocol):
 
 
 class EvalConfig(BaseModel):
-    """Settings of one evaluation. None means: as the collection's registry entry says."""
+    """Settings of one evaluation. None means: as the collection's registry entry says.
+
+    ``index`` is ``flat``, the exact search, or an approximate index as ``parse_index`` reads it; all its parameters are
+    filled in. Raises ConfigError for one that is unknown.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: str | None = None
     k: int = Field(default=100, ge=100, description="depth of the run; recall@100 and map@100 need 100")
     ignore_identical_ids: bool | None = None
-    index: Literal["flat"] = "flat"
+    index: str = FLAT
+
+    @field_validator("index")
+    @classmethod
+    def _every_parameter(cls, index: str) -> str:
+        found = parse_index(index)
+        return FLAT if found is None else found.name
 
     @property
     def depth(self) -> int:

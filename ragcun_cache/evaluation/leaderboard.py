@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_jsonable_python
 
 from ragcun_cache.collections.registry import GROUPS
 from ragcun_cache.errors import EvaluationError, unknown_choice
 from ragcun_cache.evaluation.metrics import METRICS
-from ragcun_cache.evaluation.results import Result, metric_name
+from ragcun_cache.evaluation.results import AgainstExact, Result, metric_name
 from ragcun_cache.evaluation.significance import Comparison, compare, holm
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import Route
 from ragcun_cache.files import sha256_json
+from ragcun_cache.retrieval.index import FLAT
 
 _SHORT = 6
 _RAW = "raw"
@@ -25,10 +27,11 @@ _RAW = "raw"
 
 @dataclass(frozen=True)
 class Column:
-    """One collection and split, in one version. Every figure below it is of the same setting."""
+    """One collection and split, in one version, and one index. Every figure below it is of the same setting."""
 
     title: str
     collection: str
+    index: str
     setting: str
     queries: int
     in_base_training: bool
@@ -64,6 +67,7 @@ class Cell:
     against_raw: Comparison | None
     against_baseline: Comparison | None
     gold: tuple[GoldPart, ...]
+    against_exact: AgainstExact | None
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,7 @@ class _Table:
                 against_raw=raw.get(column.setting),
                 against_baseline=other.get(column.setting),
                 gold=self._gold(group, column.setting),
+                against_exact=_mean_against_exact(self.by_group[group][column.setting]),
             )
         seeds = max(cell.seeds for cell in cells.values())
         return Row(self.labels[group], group == _RAW, seeds, cells, _mean(cells, self.columns), None)
@@ -260,14 +265,22 @@ def _group(result: Result) -> str:
 
 def _columns(results: Sequence[Result]) -> list[Column]:
     settings = {result.setting.sha256: result for result in results}
-    titles = {key: f"{one.setting.collection}/{one.setting.split}" for key, one in settings.items()}
+    titles = {
+        key: f"{one.setting.collection}/{one.setting.split}"
+        + ("" if one.setting.config.index == FLAT else f" {one.setting.config.index}")
+        for key, one in settings.items()
+    }
     columns = []
     for key, one in settings.items():
         title = titles[key]
         if list(titles.values()).count(title) > 1:
             # Two versions of one collection, or two ways to evaluate it.
             title = f"{title} #{key[:_SHORT]}"
-        columns.append(Column(title, one.setting.collection, key, one.counts.judged, one.in_base_training))
+        columns.append(
+            Column(
+                title, one.setting.collection, one.setting.config.index, key, one.counts.judged, one.in_base_training
+            )
+        )
     return sorted(columns, key=lambda column: column.title)
 
 
@@ -303,6 +316,16 @@ def _newest_of_each_seed(results: Sequence[Result]) -> list[Result]:
     return [newest[seed] for seed in sorted(newest, key=lambda seed: -1 if seed is None else seed)]
 
 
+def _mean_against_exact(results: Sequence[Result]) -> AgainstExact | None:
+    found = [one.against_exact for one in _newest_of_each_seed(results) if one.against_exact is not None]
+    if not found:
+        return None
+    return AgainstExact(
+        recall=float(np.mean([one.recall for one in found])),
+        ndcg_difference=float(np.mean([one.ndcg_difference for one in found])),
+    )
+
+
 def _mean(cells: Mapping[str, Cell], columns: Sequence[Column]) -> float | None:
     """Return the mean over collections, in which a group counts once, as the mean of its members."""
     if any(column.title not in cells for column in columns):
@@ -316,6 +339,5 @@ def _mean(cells: Mapping[str, Cell], columns: Sequence[Column]) -> float | None:
 
 def as_json(leaderboard: Leaderboard) -> dict[str, Any]:
     """Return the table as JSON content, figures at full precision."""
-    from dataclasses import asdict
-
-    return asdict(leaderboard)
+    content: dict[str, Any] = to_jsonable_python(leaderboard)
+    return content

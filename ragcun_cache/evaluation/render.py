@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ragcun_cache.evaluation.leaderboard import Cell, Column, Leaderboard, Row
 from ragcun_cache.evaluation.significance import Comparison
 from ragcun_cache.evaluation.system import Route
+from ragcun_cache.retrieval.index import FLAT
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,6 +107,9 @@ def _cell_text(cell: Cell | None) -> str:
     if cell.against_baseline is not None:
         first, *rest = _comparison_lines(cell.against_baseline)
         lines += [f"{_BASELINE} {first}", *rest]
+    if cell.against_exact is not None:
+        exact = cell.against_exact
+        lines.append(f"index: recall@10 {exact.recall:.4f}, NDCG@10 {exact.ndcg_difference:+.4f}")
     for part in cell.gold:
         lines.append(f"{'seen' if part.seen else 'unseen'} gold ({part.queries}): {part.mean:.4f}, raw {part.raw:.4f}")
     return "\n".join(lines)
@@ -137,6 +141,10 @@ def notes(board: Leaderboard) -> list[str]:
         found.append(
             "Seen gold: queries with a relevant passage that was relevant to a query of the training split as well; "
             "unseen gold: the others."
+        )
+    if any(column.index != FLAT for column in board.columns):
+        found.append(
+            "Index: share of the exact search's ten best passages that the index finds, and what it costs in NDCG@10."
         )
     if board.route is not None:
         found.append(_ROUTES[board.route])

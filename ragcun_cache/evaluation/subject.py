@@ -21,6 +21,7 @@ from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import Evaluation, evaluate_run
 from ragcun_cache.evaluation.metrics import judged_queries
 from ragcun_cache.evaluation.results import (
+    AgainstExact,
     Result,
     SeenGold,
     Setting,
@@ -34,6 +35,7 @@ from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import Cost, System
 from ragcun_cache.files import sha256_json
 from ragcun_cache.provenance import library_versions, machine, source_commit
+from ragcun_cache.retrieval.index import FLAT, index_search, parse_index, recall_at_10
 from ragcun_cache.retrieval.run import Run, write_trec
 from ragcun_cache.retrieval.search import BLOCK_ROWS, search_blocks
 from ragcun_cache.role import Role
@@ -109,12 +111,27 @@ class Subject:
         return self.pair.query.gather(positions), self.pair.query.norms[positions]
 
     def search(self, encode: Encode, similarity: Similarity) -> Run:
-        """Return the run of a head: all judged queries against all passages, ``config.depth`` deep.
+        """Return the run of a head by the index of the config: all judged queries, ``config.depth`` passages deep.
 
         Raises:
-            EvaluationError: the head puts out something that cannot be searched.
+            EvaluationError: the head puts out something that cannot be searched, or the index cannot be built.
 
         """
+        index = parse_index(self.config.index)
+        if index is None:
+            return self.exact_search(encode, similarity)
+        return index_search(
+            index,
+            encode(*self._queries, Role.QUERY),
+            self.query_ids,
+            lambda: self._encoded_passages(encode),
+            self.pair.passage.ids,
+            similarity,
+            self.config.depth,
+        )
+
+    def exact_search(self, encode: Encode, similarity: Similarity) -> Run:
+        """Return the run of a head by exact search, whatever the index of the config. Raises as ``search``."""
         return search_blocks(
             encode(*self._queries, Role.QUERY),
             self.query_ids,
@@ -158,7 +175,12 @@ class Subject:
             raise EvaluationError(f"{head.name} has vectors and does not say how they are compared")
         similarity = head.similarity
         return self.evaluate_run(
-            head, lambda: self.search(encode(), similarity), store, cost=cost, run_folder=run_folder
+            head,
+            lambda: self.search(encode(), similarity),
+            store,
+            exact=None if self.config.index == FLAT else lambda: self.exact_search(encode(), similarity),
+            cost=cost,
+            run_folder=run_folder,
         )
 
     def evaluate_run(
@@ -167,6 +189,7 @@ class Subject:
         rank: Callable[[], Run],
         store: ResultStore,
         *,
+        exact: Callable[[], Run] | None = None,
         cost: Cost | None = None,
         run_folder: Path | None = None,
     ) -> Result:
@@ -177,6 +200,8 @@ class Subject:
             rank: returns the run of the queries in ``query_ids``, ``config.depth`` passages each where there are so
                 many; only called if there is no stored result.
             store: where results are looked for and kept.
+            exact: returns the run that exact search would make, if ``rank`` searches an approximate index: the result
+                then says how far the two are apart.
             cost: what it takes beyond the cached vectors, if that is known.
             run_folder: where a TREC run file is written as well, if there is none yet.
 
@@ -194,7 +219,9 @@ class Subject:
             return stored
         started = time.perf_counter()
         try:
-            found = evaluate_run(rank(), self.query_ids, self.pair.passage.ids, self.qrels, self.config)
+            found = self._score(rank())
+            seconds = time.perf_counter() - started
+            against_exact = None if exact is None else _against(self._score(exact()), found)
         except EvaluationError as error:
             raise EvaluationError(
                 f"{system.name} on {place}: {error.problem}",
@@ -203,15 +230,19 @@ class Subject:
                 found=error.found,
                 fix=error.fix,
             ) from error
-        seconds = time.perf_counter() - started
         if run_file is not None:
             write_trec(run_file, found.run, system.name)
         if stored is not None:
             return stored
         seen, seen_q = self._seen_gold(system, found)
-        result = self._result(system, found, seconds).model_copy(update={"cost": cost, "seen_gold": seen})
+        result = self._result(system, found, seconds).model_copy(
+            update={"cost": cost, "seen_gold": seen, "against_exact": against_exact}
+        )
         store.save(result, found.scores, seen_q)
         return result
+
+    def _score(self, run: Run) -> Evaluation:
+        return evaluate_run(run, self.query_ids, self.pair.passage.ids, self.qrels, self.config)
 
     def _seen_gold(self, system: System, found: Evaluation) -> tuple[SeenGold | None, NDArray[np.bool_] | None]:
         """Split the figure by seen and unseen gold, if the system was trained on this very collection.
@@ -255,3 +286,10 @@ class Subject:
             machine=machine(),
             commit=source_commit(),
         )
+
+
+def _against(exact: Evaluation, found: Evaluation) -> AgainstExact:
+    return AgainstExact(
+        recall=recall_at_10(found.run, exact.run),
+        ndcg_difference=found.scores.mean("ndcg@10") - exact.scores.mean("ndcg@10"),
+    )

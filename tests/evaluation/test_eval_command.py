@@ -181,6 +181,23 @@ def test_a_head_whose_training_did_not_end_is_only_evaluated_by_name(home: Home,
     ]
 
 
+def test_an_index_prints_what_it_costs_and_is_part_of_the_key(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    exact = json.loads(run("eval", "--dataset", "tiny", "--json").stdout)["results"][0]
+    outcome = run("eval", "--dataset", "tiny", "--json", "--index", "hnsw:m=4,ef_search=110")
+    approximate = json.loads(outcome.stdout)["results"][0]
+    assert exact["key"] != approximate["key"]
+    assert approximate["setting"]["config"]["index"] == "hnsw:ef_construction=200,ef_search=110,m=4"
+    found = approximate["against_exact"]
+    assert 0.9 < found["recall"] <= 1.0
+    assert found["ndcg_difference"] == pytest.approx(approximate["metrics"]["ndcg@10"] - exact["metrics"]["ndcg@10"])
+    assert f"recall@10 {found['recall']:.4f} of exact search" in outcome.stderr
+    both = json.loads(run("leaderboard", "--json").stdout)["leaderboards"][0]["columns"]
+    assert [column["index"] for column in both] == ["flat", approximate["setting"]["config"]["index"]]
+    with pytest.raises(ConfigError, match="unknown index 'hsnw'"):
+        run("eval", "--dataset", "tiny", "--index", "hsnw")
+
+
 def test_collections_by_comma_or_repeated_are_columns_of_one_table(home: Home, cached: Callable[..., None]) -> None:
     cached("one")
     cached("two")

@@ -13,7 +13,7 @@ from ragcun_cache.evaluation.evaluate import Counts
 from ragcun_cache.evaluation.leaderboard import Leaderboard, as_json, build_leaderboards
 from ragcun_cache.evaluation.metrics import METRICS, QueryScores
 from ragcun_cache.evaluation.render import to_markdown, to_table
-from ragcun_cache.evaluation.results import Result, SeenGold, Setting, metric_name
+from ragcun_cache.evaluation.results import AgainstExact, Result, SeenGold, Setting, metric_name
 from ragcun_cache.evaluation.significance import compare, holm
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import System, TrainedOn, raw_head
@@ -48,12 +48,13 @@ class Store:
         content: str = "c",
         in_base_training: bool = False,
         gold_seen_q: np.ndarray | None = None,
+        index: str = "flat",
     ) -> Result:
         self.n += 1
         setting = Setting(
             collection=collection, sample_of=sample_of, split="test", encoder=encoder, model="model",
             query_fingerprint="q", query_content_sha256=content, passage_fingerprint="p",
-            passage_content_sha256=content, qrels_sha256="r", config=EvalConfig(split="test"),
+            passage_content_sha256=content, qrels_sha256="r", config=EvalConfig(split="test", index=index),
         )  # fmt: skip
         values = dict.fromkeys(METRICS, scores_q)
         means = {metric_name(metric, sample_of): float(scores_q.mean()) for metric in METRICS}
@@ -63,6 +64,9 @@ class Store:
             in_base_training=in_base_training, seconds=1.0, date=f"2026-01-01T00:00:{self.n:02d}+00:00",
             versions={}, machine={}, commit=None,
         )  # fmt: skip
+        if index != "flat":
+            exact = AgainstExact(recall=0.9, ndcg_difference=-0.01)
+            result = result.model_copy(update={"against_exact": exact})
         if gold_seen_q is not None:
             seen = int(gold_seen_q.sum())
             parts = SeenGold(seen=seen, unseen=len(scores_q) - seen, repeated=0, seen_metrics={}, unseen_metrics={})
@@ -267,6 +271,18 @@ def test_queries_with_seen_and_unseen_gold_are_told_apart_beside_raw(store: Stor
         False, 10, pytest.approx(own[30:].mean()), pytest.approx(raw[30:].mean())
     )  # fmt: skip
     assert f"unseen gold (10): {own[30:].mean():.4f}, raw {raw[30:].mean():.4f}" in to_markdown([board])
+
+
+def test_an_index_is_a_column_of_its_own_and_says_what_it_costs(store: Store, rng: np.random.Generator) -> None:
+    for index in ("flat", "hnsw:m=8"):
+        for system in (raw_head(8), head(0)):
+            result = store.add("a", system, rng.uniform(size=N_QUERIES), index=index)
+            assert (result.against_exact is None) == (index == "flat")
+    (board,) = store.boards()
+    hnsw = "hnsw:ef_construction=200,ef_search=256,m=8"
+    assert [column.title for column in board.columns] == ["a/test", f"a/test {hnsw}"]
+    assert all(set(row.cells) == {"a/test", f"a/test {hnsw}"} for row in board.rows)
+    assert "index: recall@10 0.9000, NDCG@10 -0.0100" in to_markdown([board])
 
 
 def test_rendering(store: Store, rng: np.random.Generator) -> None:
