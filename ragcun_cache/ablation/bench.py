@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ragcun_cache.cache import open_pair
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.collections.registry import members
+from ragcun_cache.errors import TrainingError
 from ragcun_cache.evaluation.candidates import describe_head, head_cost, head_encoder
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.store import ResultStore
@@ -17,7 +18,7 @@ from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.home import Home
 from ragcun_cache.training.config import TrainConfig
 from ragcun_cache.training.pairs import TrainingData, data_settings, load_training_data
-from ragcun_cache.training.run import TrainedHead, train_head
+from ragcun_cache.training.run import TrainedHead, run_name, train_head
 
 if TYPE_CHECKING:
     from ragcun_cache.evaluation.results import Result
@@ -58,10 +59,21 @@ class Bench:
         return subject
 
     def carry_out(
-        self, config: TrainConfig, *, evaluate: bool, on_epoch: Callable[[dict[str, Any]], None]
+        self, name: str, config: TrainConfig, *, evaluate: bool, on_epoch: Callable[[dict[str, Any]], None]
     ) -> TrainedHead:
-        """Train the head, or find it, and evaluate it where it has not been."""
-        trained = train_head(config, self.home, data=self.data(config), wait=True, on_epoch=on_epoch)
+        """Train the head, or find it, and evaluate it where it has not been.
+
+        Raises TrainingError if ``name`` is no longer that of the run, and whatever training and evaluating raise.
+        """
+        data = self.data(config)
+        if (found := run_name(config, data)) != name:
+            raise TrainingError(
+                "the code or the data was changed while the recipe ran",
+                expected=name,
+                found=found,
+                fix="run the same command again",
+            )
+        trained = train_head(config, self.home, data=data, wait=True, on_epoch=on_epoch)
         if evaluate:
             record = trained.record
             encode, system, cost = head_encoder(record, config.device), describe_head(record), head_cost(record)

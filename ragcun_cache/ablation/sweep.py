@@ -147,7 +147,7 @@ class Sweep:
                 self._look_again(run, evaluate)
             watch(run, event)
 
-        tasks = [Task(number, run.planned.config, evaluate) for number, run in enumerate(wanted)]
+        tasks = [Task(number, str(run.name), run.planned.config, evaluate) for number, run in enumerate(wanted)]
         workers.carry_out(tasks, hear)
 
     def results(self) -> list[Result]:

@@ -29,6 +29,7 @@ class Task:
     """A run to carry out; ``number`` is how events speak of it. Without ``evaluate`` it is only trained."""
 
     number: int
+    name: str
     config: TrainConfig
     evaluate: bool
 
@@ -186,6 +187,7 @@ def _carry_out(bench: Bench, task: Task, pipe: Connection) -> Event:
     started = time.perf_counter()
     try:
         trained = bench.carry_out(
+            task.name,
             task.config,
             evaluate=task.evaluate,
             on_epoch=lambda row: pipe.send(Event(task.number, "epoch", row, time.perf_counter() - started)),

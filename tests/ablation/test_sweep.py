@@ -190,6 +190,16 @@ def test_a_recipe_of_which_nothing_can_begin_is_refused(cached_home: Home, recip
     assert not cached_home.ablations.exists()
 
 
+@pytest.mark.usefixtures("threads")
+def test_code_that_changes_under_a_sweep_is_noticed(cached_home: Home, recipe_file: Callable[..., Path]) -> None:
+    sweep = Sweep(load_recipe(recipe_file()), cached_home)
+    (run,) = sweep.runs
+    run.name = f"{str(run.name)[:-8]}00000000"
+    sweep.carry_out(Told(), jobs=1)
+    assert "was changed while the recipe ran" in dict(failures(sweep.runs))[run.planned.label]
+    assert not cached_home.heads.exists()
+
+
 def test_a_recipe_is_run_by_one_process_at_a_time(cached_home: Home, recipe_file: Callable[..., Path]) -> None:
     sweep = Sweep(load_recipe(recipe_file()), cached_home)
     with sweep.record.alone(), pytest.raises(ConfigError, match="being run by another process"):
