@@ -144,4 +144,4 @@ def test_a_predictor_at_the_identity_predicts_the_querys_own_vector() -> None:
     expected = torch.nn.functional.mse_loss(pairs.query_bd, pairs.passage_bd)
     torch.testing.assert_close(head.losses(pairs, 0)["predictive"], expected)
     random = build_head(config_of(Arch.LEJEPA, init=Init.IDENTITY, ema=0.9), seed=0)
-    assert random.losses(pairs, 0)["predictive"] != pytest.approx(expected.item())
+    assert random.losses(pairs, 0)["predictive"].item() != pytest.approx(expected.item())
