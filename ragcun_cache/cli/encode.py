@@ -23,7 +23,8 @@ def encode(
     model: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, by name or folder. Default: all-mpnet-base-v2.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of the transformer: auto, fp32, bf16, fp16.")] = "auto",
+    backend: Annotated[str, typer.Option(help="What runs the transformer: auto, openvino, torch.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the transformer: auto, fp32, bf16, fp16, int8.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     storage_dtype: Annotated[str, typer.Option(help="Of the stored vectors: float16, float32.")] = "float16",
     max_seq_length: Annotated[int | None, typer.Option(help="Tokens read of each text. Default: the model's.")] = None,
@@ -67,6 +68,7 @@ def encode(
     config = validated(
         EncodeConfig,
         model=model,
+        backend=backend,
         precision=precision,
         device=device,
         storage_dtype=storage_dtype,
@@ -136,6 +138,9 @@ def _record(collection: str, report: EncodeReport) -> dict[str, Any]:
         "tokens": manifest.tokens,
         "truncated": manifest.truncated,
         "bytes": manifest.vector_bytes,
+        "backend": manifest.spec["backend"],
+        "precision": manifest.spec["precision"],
+        "reason": report.reason,
         "seconds": round(report.seconds, 3),
         "phases": report.phases.to_dict(),
     }
@@ -151,8 +156,10 @@ def _lines(collection: str, report: EncodeReport) -> str:
     line = (
         f"{collection} {report.role}: {manifest.rows:,} rows, {done}; {manifest.tokens:,} tokens, "
         f"{manifest.truncated:,} rows truncated ({share:.1%}), {manifest.vector_bytes / 1e6:,.1f} MB, "
-        f"{manifest.spec['precision']} → {report.folder}"
+        f"{manifest.spec['backend']} {manifest.spec['precision']} → {report.folder}"
     )
+    if report.reason:
+        line += f"\n  chosen: {report.reason}"
     if report.encoded:
         line += (
             f"\n  read {phases.read:,.1f} s, load model {phases.load:,.1f} s, tokenise {phases.tokenise:,.1f} s, "

@@ -52,6 +52,7 @@ class EncodeReport:
         dropped: rows of the collection's last version, if there was one, whose text is gone.
         seconds: of this call.
         phases: where they went; some phases run at the same time.
+        reason: why this backend and this precision, if they were not asked for.
     """
 
     role: Role
@@ -62,6 +63,7 @@ class EncodeReport:
     dropped: int
     seconds: float
     phases: Phases = NOTHING_DONE
+    reason: str = ""
 
 
 def encode_collection(
@@ -155,7 +157,8 @@ def encode_role(
         seconds, phases = time.monotonic() - started, load + phases
         manifest = writer.finish(seconds=round(seconds, 3), rows_copied=copied, phases=phases.to_dict())
     dropped = 0 if part else _dropped(home, layout, manifest)
-    return EncodeReport(role, layout.folder, manifest, encoded, copied, dropped, seconds, phases)
+    reason = engine.model.choice.reason
+    return EncodeReport(role, layout.folder, manifest, encoded, copied, dropped, seconds, phases, reason)
 
 
 def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from typing import Protocol
 
 from ragcun_cache.encoder.blocks import Block
+from ragcun_cache.encoder.choice import Choice
 from ragcun_cache.encoder.config import EncodeConfig
 from ragcun_cache.encoder.forward import Encoded
 from ragcun_cache.encoder.spec import EncoderSpec
@@ -22,6 +23,10 @@ class Model(Protocol):
     @property
     def config(self) -> EncodeConfig:
         """The settings, nothing left on ``auto``."""
+
+    @property
+    def choice(self) -> Choice:
+        """Backend and precision, and why these."""
 
     def spec(self, role: Role) -> EncoderSpec:
         """Return the identity of the vectors that it makes in ``role``."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ragcun_cache.encoder.blocks import Block
+from ragcun_cache.encoder.choice import Choice
 from ragcun_cache.encoder.config import EncodeConfig
 from ragcun_cache.encoder.engines.config import EngineConfig
 from ragcun_cache.encoder.engines.engine import Encodings, Model
@@ -36,6 +37,7 @@ class _ModelThere:
     """A model as it is settled on the workers, which may have other devices than this machine."""
 
     config: EncodeConfig
+    choice: Choice
     specs: Mapping[Role, EncoderSpec]
 
     def spec(self, role: Role) -> EncoderSpec:
@@ -84,8 +86,8 @@ class RayEngine:
         if self._on_gpu:
             config = config.model_copy(update={"device": "cuda"})  # Each task sees only the one that Ray gave it.
         self._config = config
-        settled, specs = self._get(self._task(_settle).remote(config, self._root, self._threads))
-        self.model: Model = _ModelThere(settled, specs)
+        settled, choice, specs = self._get(self._task(_settle).remote(config, self._root, self._threads))
+        self.model: Model = _ModelThere(settled, choice, specs)
         self._config = settled
 
     def _connect(self, settings: EngineConfig) -> None:
@@ -198,9 +200,9 @@ def _model(config: str, root: str, threads: int) -> FrozenModel:
     return FrozenModel(find_weights(settings.model, Home(Path(root))), settings)
 
 
-def _settle(config: EncodeConfig, root: str, threads: int) -> tuple[EncodeConfig, dict[Role, EncoderSpec]]:
+def _settle(config: EncodeConfig, root: str, threads: int) -> tuple[EncodeConfig, Choice, dict[Role, EncoderSpec]]:
     model = _model(config.model_dump_json(), root, threads)
-    return model.config, {role: model.spec(role) for role in Role}
+    return model.config, model.choice, {role: model.spec(role) for role in Role}
 
 
 def _dim(config: EncodeConfig, root: str, threads: int) -> int:

@@ -163,6 +163,8 @@ class WorkersEngine:
         for worker in list(self._running):
             if not {worker.pipe, worker.process.sentinel} & ready:
                 continue
+            if worker.process.sentinel in ready:
+                worker.process.join()  # Its end of the pipe is closed only when all of it is gone.
             try:
                 while worker.pipe.poll():
                     self._note(worker, worker.pipe.recv(), run)
