@@ -86,6 +86,8 @@ def _cell_content(cell: Cell) -> dict[str, Any]:
         "gold": [
             f"{'seen' if part.seen else 'unseen'} gold {part.mean:.4f}, raw {part.raw:.4f} ({part.queries})"
             for part in cell.gold
+            # Of one kind alone it is the figure itself.
+            if len(cell.gold) > 1
         ],
     }
 

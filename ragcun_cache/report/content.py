@@ -97,7 +97,7 @@ def _tiles(boards: Sequence[Leaderboard], results: Sequence[Result]) -> list[tup
     ]
     raw = next(row for row in boards[0].rows if row.raw)
     if raw.mean is not None:
-        tiles.append((f"{raw.mean:.4f}", f"raw encoder, mean {boards[0].metric}"))
+        tiles.append((f"{raw.mean:.4f}", f"raw encoder, mean {boards[0].metric.upper()}"))
     gains = [(row.mean_difference, row.label) for row in boards[0].rows if row.mean_difference is not None]
     if gains:
         gain, label = max(gains)

@@ -39,6 +39,11 @@ function splitLabel(label) {
   return comma < 0 ? [label, ""] : [label.slice(0, comma), label.slice(comma + 2)];
 }
 
+function labelled(label) {
+  const [name, settings] = splitLabel(label);
+  return [name, settings ? h("span", { class: "settings" }, settings) : null];
+}
+
 const tip = {
   node: document.getElementById("tip"),
   show(text, x, y) {

@@ -8,7 +8,7 @@ function histogram(system) {
       tip: `${brief(edges[index])} to ${brief(edges[index + 1])}\n${(100 * value / total).toFixed(1)} % of the pairs` }));
   };
   return chartCard({
-    title: splitLabel(system.label)[0], note: `${system.similarity}; relevant pairs lie ${number(system.separation, 2)} sd above random ones`,
+    title: splitLabel(system.label)[0], note: [splitLabel(system.label)[1], `${system.similarity}; relevant pairs lie ${number(system.separation, 2)} sd above random ones`].filter(Boolean).join("; "),
     xLabel: system.similarity, height: 200,
     lines: [{ label: "random", series: 1, colour: "var(--tie)", area: true, points: steps(random) }, { label: "relevant", series: 0, colour: "var(--win)", area: true, points: steps(relevant) }],
   });
@@ -28,7 +28,7 @@ function geometrySection(data) {
     });
     const table = h("figure", { class: "card" }, h("figcaption", {}, h("b", {}, "In figures"), h("span", {}, `${count(found.passages)} passages, ${count(found.relevant)} relevant pairs, ${count(found.random)} random ones`)),
       h("table", {}, h("thead", {}, h("tr", {}, ["head", "dims", "effective rank", "mean cosine", "separation, sd"].map((title) => h("th", { scope: "col" }, title)))),
-        h("tbody", {}, found.systems.map((system) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: "swatch", css: { color: colourOf(system.series) } }), splitLabel(system.label)[0]),
+        h("tbody", {}, found.systems.map((system) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: "swatch", css: { color: colourOf(system.series) } }), labelled(system.label)),
           h("td", {}, String(system.dim)), h("td", {}, number(system.effective_rank, 0)), h("td", {}, number(system.mean_cosine, 3)), h("td", {}, number(system.separation, 2)))))),
       h("p", { class: "small soft" }, "Effective rank: the exponential of the entropy of the singular values (RankMe)."));
     const key = h("p", { class: "small" }, h("span", { class: "swatch win" }), "query with its relevant passage  ",

@@ -70,10 +70,8 @@ function leaderboardTable(board, state) {
       several ? [header(board.metric.toUpperCase(), "mean", null, true, { class: "group" }), header("Δ raw", "difference", null, true, {})] : null,
       columns.map((column) => COLUMN_PARTS.map((part, index) => header(part.title(board), part.key, column.title, part.down, { class: index ? null : "group" })))));
   const body = h("tbody", {}, rows.map((row) => {
-    const [name, settings] = splitLabel(row.label);
     return h("tr", { class: row.raw ? "raw" : null },
-      h("th", { scope: "row" }, h("span", { class: "name" }, h("span", { class: "swatch", css: { color: colourOf(row.series) } }), name),
-        settings ? h("span", { class: "settings" }, settings) : null),
+      h("th", { scope: "row" }, h("span", { class: "name" }, h("span", { class: "swatch", css: { color: colourOf(row.series) } }), splitLabel(row.label)[0]), labelled(row.label)[1]),
       h("td", {}, row.raw ? "–" : String(row.seeds)),
       several ? [h("td", { class: "group" }, number(row.mean, 4)), deltaCell({ difference: row.mean_difference, p: null }, {})] : null,
       columns.map((column) => columnCells(row.cells[column.title])));

@@ -74,7 +74,7 @@ function queriesSection(data) {
 function queryDetail(found, system, index) {
   const detail = found.detail[index];
   const head = h("div", {}, h("div", { class: "soft small" }, `query ${found.ids[index]}`), h("h3", { css: { fontSize: "1.15rem" } }, found.texts[index] || found.ids[index]),
-    h("p", {}, `${found.metric}: raw ${number(found.raw[index], 4)}, ${splitLabel(system.label)[0]} ${number(system.scores[index], 4)} `,
+    h("p", {}, `${found.metric.toUpperCase()}: raw ${number(found.raw[index], 4)}, ${splitLabel(system.label)[0]} ${number(system.scores[index], 4)} `,
       h("b", { class: system.scores[index] >= found.raw[index] ? "win" : "loss" }, `(${signed(system.scores[index] - found.raw[index], 4)})`)));
   if (!detail) return h("div", { class: "card" }, head, h("p", { class: "soft" }, "Its passages were left out, to keep this page small."));
   const [grades, tops] = [detail.gold, detail.top];
@@ -83,7 +83,7 @@ function queryDetail(found, system, index) {
     h("ol", {}, ranked.map(([passage, score], position) => passageItem(found, passage, score, position + 1, grades[passage], other))));
   const ranks = (key) => new Map((tops[key] || []).map(([passage], position) => [passage, position + 1]));
   const sides = h("div", { class: "sides" }, side("Raw encoder", "cosine", tops.raw, null),
-    shown ? side(splitLabel(system.label)[0], system.note, shown, ranks("raw")) : h("div", {}, h("h3", {}, splitLabel(system.label)[0]), h("p", { class: "soft" }, system.note)));
+    shown ? side(labelled(system.label), system.note, shown, ranks("raw")) : h("div", {}, h("h3", {}, splitLabel(system.label)[0]), h("p", { class: "soft" }, system.note)));
   const gold = h("div", { class: "gold-table" }, h("h3", {}, "Relevant passages"),
     h("table", {}, h("thead", {}, h("tr", {}, ["passage", "grade", "rank, raw", "rank, head"].map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", {}, detail.ranks.map((row) => h("tr", {}, h("td", {}, passageTitle(found, row.passage)), h("td", {}, String(row.grade)),
@@ -108,5 +108,5 @@ function passageItem(found, passage, score, rank, grade, others) {
   }
   return h("li", {}, h("span", { class: "rank" }, String(rank)), h("div", { class: "passage" },
     h("b", {}, title || id), grade > 0 ? h("span", { class: "tag gold" }, grade > 1 ? `relevant, grade ${grade}` : "relevant") : null, move,
-    h("span", { class: "small soft", css: { marginLeft: ".5rem" } }, `${number(score, 4)} · ${id}`), h("p", {}, text)));
+    h("span", { class: "small soft", css: { marginLeft: ".5rem", whiteSpace: "nowrap" } }, `${number(score, 4)} · ${id}`), h("p", {}, text)));
 }

@@ -69,14 +69,14 @@ function costSection(data) {
     };
     tools.replaceChildren(
       boards.length > 1 ? choose("table", boards.map((one) => [one.id, one.title]), state.board, (value) => { state.board = value; draw(); }) : "",
-      choose(board.metric, [...(hasMean ? [["", "mean of collections"]] : []), ...titles.map((title) => [title, title])], state.column, (value) => { state.column = value; draw(); }));
+      choose(board.metric.toUpperCase(), [...(hasMean ? [["", "mean of collections"]] : []), ...titles.map((title) => [title, title])], state.column, (value) => { state.column = value; draw(); }));
     place.replaceChildren(...[
       chart("seconds", "Quality against time", "seconds to train or choose it", "Mean over seeds, ± sd where one collection is shown. Measured on the machines named below."),
       chart("parameters", "Quality against size", "parameters that retrieval needs", "A head that was never trained costs nothing, and has parameters all the same."),
     ].filter(Boolean));
     const names = board.rows.filter((row) => !row.raw).map((row) => ({ label: row.label, series: row.series }));
     tools.append(h("div", { class: "legend", css: { margin: 0 } }, names.map((name) => h("span", { class: "small soft" },
-      svg("svg", { viewBox: "0 0 14 12", css: { width: "14px", height: "12px", marginRight: "4px" }, "aria-hidden": "true" }, shape(shapeOf(name.series), 7, 6, 4, { css: { fill: colourOf(name.series) } })), splitLabel(name.label)[0]))));
+      svg("svg", { viewBox: "0 0 14 12", css: { width: "14px", height: "12px", marginRight: "4px" }, "aria-hidden": "true" }, shape(shapeOf(name.series), 7, 6, 4, { css: { fill: colourOf(name.series) } })), name.label))));
   };
   draw();
   return h("section", { id: "cost" }, h("h2", {}, "What quality costs"), tools, place);
