@@ -24,6 +24,7 @@ def ablate(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Also write training curves below this folder.")] = None,
 ) -> None:
     """Train and evaluate every run of a recipe, then compare them with the raw encoder and with each other.
 
@@ -54,6 +55,10 @@ def ablate(
         markdown=markdown,
         more=_described(sweep),
     )
+    if tensorboard is not None:
+        from ragcun_cache.training.curves import write_curves
+
+        write_curves(filter(None, map(sweep.head, sweep.runs)), tensorboard)
     if sweep.found is not None:
         typer.echo(_told(sweep.found), err=True)
     failed = list(failures(sweep.runs))

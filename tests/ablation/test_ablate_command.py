@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner, Result
 
 from ragcun_cache.cli.main import app
@@ -54,6 +55,14 @@ def test_from_yaml_to_a_tested_row_and_the_dry_run_afterwards(
     assert "failed: diverges, seed 0\n  a loss is not a finite number" in shown.stderr
     assert "1 of 2 runs failed; --retry-failed" in shown.stderr
     assert "raw encoder" in (tmp_path / "table.md").read_text()
+
+    curves = tmp_path / "curves"
+    for _ in range(2):
+        assert ablate(path, "--tensorboard", curves).exit_code == 1
+        (events,) = curves.rglob("events.*")
+    loaded = EventAccumulator(str(events)).Reload()
+    assert [event.step for event in loaded.Scalars("dev_ndcg@10")] == [0, 1]
+    assert [event.step for event in loaded.Scalars("loss")] == [1]
 
     planned = ablate(path, "--dry-run")
     assert "done    sound, seed 0\nfailed  diverges, seed 0" in planned.stdout
