@@ -5,10 +5,10 @@ DATASET ?= pydocs
 ARCH ?= lejepa
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint encode train eval results bench clean
+.PHONY: help setup run test test-all lint encode train eval report results bench bench-encode bench-eval bench-train clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on"
 
 setup: $(VENV)/.ready ## make the virtual environment with the tested versions
@@ -47,11 +47,27 @@ train: setup ## train a head of ARCH on DATASET
 eval: setup ## evaluate every head on DATASET (or several: DATASET=scifact,nfcorpus), the raw encoder first
 	$(BIN)/ragcun-cache eval --dataset $(DATASET)
 
+report: setup ## write data/report.html, a page of everything that is known of the results
+	$(BIN)/ragcun-cache report
+
 results: setup ## write docs/results.md from the results store
 	$(BIN)/ragcun-cache leaderboard --markdown docs/results.md
 
 bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
+bench-encode: setup .venv-peers/.ready ## the same for encoding alone, sentence-transformers' own backends among the peers
+	$(BIN)/python -m benchmarks encode
+
+bench-eval bench-train: setup ## the same for evaluation or training alone
+	$(BIN)/python -m benchmarks $(@:bench-%=%)
+
+.venv-peers/.ready: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet torch==2.13.0
+	.venv-peers/bin/pip install --quiet --requirement benchmarks/peers.txt
+	.venv-peers/bin/pip install --quiet --no-deps optimum-intel==1.27.0
+	@touch $@
+
 clean: ## remove the virtual environment and tool caches; data/ is kept
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,50 +1,112 @@
-"""Encoding: ours beside ``SentenceTransformer.encode`` as it comes, on the same passages."""
+"""Encoding: our whole encode beside ``SentenceTransformer.encode``, as it comes and as fast as it can be set."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.models import OurEncoder, PlainEncoder
+from benchmarks.models import PEERS, OurEncoder, PeerEncoder, PlainEncoder
 from benchmarks.page import paragraphs, table
-from benchmarks.passages import some_passages
+from benchmarks.passages import some_texts
+from benchmarks.peak import encoder_gflop, matmul_peak
 from benchmarks.setting import Setting
-from benchmarks.timing import take_turns
+from benchmarks.timing import ROUNDS, Timing, take_turns
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
 
 TITLE = "Encoding"
-PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers")
+PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers", "openvino")
 
-_PASSAGES = 128
-_ROUNDS = 3
-_PEER = "SentenceTransformer.encode"
+_DRAWS = (("scifact", Role.PASSAGE, 64), ("msmarco-12k", Role.PASSAGE, 200), ("msmarco-12k", Role.QUERY, 600))
+_PLAIN, _BF16, _OURS = "SentenceTransformer.encode", "the same in bf16", "ours"
+_Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def run(setting: Setting) -> str:
-    """Return the section: tokens a second, and how near the vectors are."""
-    texts = some_passages(setting.home, _PASSAGES)
-    auto, fp32, plain = OurEncoder(setting.home), OurEncoder(setting.home, precision="fp32"), PlainEncoder(setting.home)
-    ways = {
-        _PEER: plain.encode,
-        "ours, --precision fp32": fp32.encode,
-        f"ours, --precision auto ({auto.model.choice.precision})": auto.encode,
-    }
-    peer_nd = plain.encode(texts)
-    cosines = {name: float(np.min(np.sum(encode(texts) * peer_nd, axis=1))) for name, encode in ways.items()}
-    timings = take_turns({name: partial(encode, texts) for name, encode in ways.items()}, rounds=_ROUNDS)
-    tokens = fp32.tokens(texts)
-    about = (
-        f"{_PASSAGES} passages of `pydocs`, {tokens:,} tokens, the real all-mpnet-base-v2, model loaded beforehand, "
-        f"medians of {_ROUNDS}. The peer is `SentenceTransformer(folder).encode(texts)` with nothing set (float32, "
-        "batches of 32)."
+    """Return the section: tokens a second, ratios, how near the vectors are, and the share of the machine's peak."""
+    home = setting.home
+    ours, int8 = OurEncoder(home), OurEncoder(home, precision="int8")
+    with ExitStack() as stack:
+        ways: dict[str, _Encode] = {
+            _PLAIN: PlainEncoder(home).encode,
+            _BF16: PlainEncoder(home, "bfloat16").encode,
+            _OURS: ours.encode,
+            f"ours, --precision int8 ({int8.model.choice.backend})": int8.encode,
+        }
+        peers: dict[str, _Encode] = {}
+        if PEERS.exists():
+            bf16 = {"ov_config": {"INFERENCE_PRECISION_HINT": "bf16"}}
+            for name, backend, settings in (("OpenVINO, bf16", "openvino", bf16), ("ONNX Runtime", "onnx", {})):
+                peer = stack.enter_context(PeerEncoder(home, backend, **settings))
+                peers[f"sentence-transformers, {name}"] = peer.encode
+        parts = [
+            _texts_part(home, name, role, count, ours, {**ways, **peers}, peer_names=(_PLAIN, _BF16, *peers))
+            for name, role, count in _DRAWS
+        ]
+    return paragraphs(_about(ours, peers), *(block for part in parts for block in part))
+
+
+def _about(ours: OurEncoder, peers: dict[str, _Encode]) -> str:
+    lacking = "" if peers else " Its OpenVINO and ONNX backends were not installed (`make bench-encode` does that)."
+    return (
+        f"The real all-mpnet-base-v2, models loaded beforehand, medians of {ROUNDS} rounds. Ours is the whole encode "
+        f"of a collection of these texts ({ours.name}, as `auto` chose): reading, tokenising, forward passes, "
+        "hashing, writing and fsync. The peer is `SentenceTransformer(folder).encode(texts)`, which sorts by length: "
+        f"with nothing set (float32), in bf16, and with its own backends.{lacking} Tokens are those of the texts, "
+        "padding not counted. Cosines are to the float32 vectors of the peer. The peak is the best rate of "
+        "`torch.nn.functional.linear` in the same precision, measured just before and after."
     )
-    return paragraphs(
-        about,
+
+
+def _texts_part(
+    home: Home,
+    name: str,
+    role: Role,
+    count: int,
+    ours: OurEncoder,
+    ways: dict[str, _Encode],
+    *,
+    peer_names: Sequence[str],
+) -> list[str]:
+    texts, drawn_from = some_texts(home, name, role, count)
+    n_tokens = ours.tokens(texts)
+    tokens = int(n_tokens.sum())
+    vectors = {way: encode(texts) for way, encode in ways.items()}
+    cosine = {way: float(np.einsum("nd,nd->n", found, vectors[_PLAIN]).min()) for way, found in vectors.items()}
+    pad_share = ours.phases.pad_share
+    precision = ours.model.choice.precision
+    peak = matmul_peak(precision)
+    timings = take_turns({way: partial(encode, texts) for way, encode in ways.items()})
+    peak = max(peak, matmul_peak(precision))
+    own = timings[_OURS]
+    best = min(peer_names, key=lambda way: timings[way].spread.median)
+    config = json.loads((ours.model.weights.folder / "config.json").read_text())
+    reached = own.rate(encoder_gflop(config, n_tokens))
+    phases = ours.phases
+    busy = {"reading": phases.read, "tokenising": phases.tokenise, "forward": phases.forward, "writing": phases.write}
+    wall = own.seconds[-1]
+    return [
+        f"{len(texts):,} {drawn_from}, {tokens:,} tokens; ours spends {pad_share:.1%} of its tokens on padding:",
         table(
-            ["", "tokens/s", "speed ÷ peer", "smallest cosine to peer"],
-            [
-                [name, timing.rate(tokens), timings[_PEER].over(timing), f"{cosines[name]:.6f}"]
-                for name, timing in timings.items()
-            ],
+            ["", "tokens/s", "÷ default", "÷ bf16", f"÷ best of the peer ({_short(best)})", "smallest cosine"],
+            [_row(way, timing, timings, tokens, best, cosine[way]) for way, timing in timings.items()],
         ),
-    )
+        f"Ours reaches {reached} GFLOP/s of a peak of {peak:,.0f}: {reached.median / peak:.0%}. Phases of its last "
+        f"round, which overlap, of {wall:.2f} s: "
+        + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in busy.items())
+        + ".",
+    ]
+
+
+def _row(way: str, timing: Timing, timings: dict[str, Timing], tokens: int, best: str, cosine: float) -> list[str]:
+    ratios = [str(timings[peer].over(timing)) for peer in (_PLAIN, _BF16, best)]
+    return [way, str(timing.rate(tokens)), *ratios, f"{cosine:.5f}"]
+
+
+def _short(way: str) -> str:
+    return way.removeprefix("sentence-transformers, ").removeprefix("the same in ")

@@ -6,28 +6,37 @@ import numpy as np
 
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder.template import compose_text
+from ragcun_cache.errors import CollectionError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
 
-def pydocs_texts(home: Home, role: Role) -> dict[str, str]:
-    """Return every text of ``role`` in pydocs by its id, as it is encoded."""
+def _texts(home: Home, collection: str, role: Role) -> dict[str, str]:
+    """Return every text of ``role`` by its id, as it is encoded."""
     return {
         identifier: compose_text(title, text)
-        for batch in find_collection("pydocs", home).texts(role)
+        for batch in find_collection(collection, home, download=collection == "pydocs").texts(role)
         for identifier, title, text in zip(batch.ids, batch.titles, batch.texts, strict=True)
     }
 
 
-def some_passages(home: Home, count: int) -> list[str]:
-    """Return ``count`` passages of pydocs, drawn evenly with a fixed seed."""
-    texts = list(pydocs_texts(home, Role.PASSAGE).values())
-    return [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[:count]]
+def some_texts(home: Home, collection: str, role: Role, count: int) -> tuple[list[str], str]:
+    """Return ``count`` texts of ``collection``, drawn evenly with a fixed seed, and in words what they are.
+
+    They are of pydocs where the collection is not on this machine.
+    """
+    try:
+        find_collection(collection, home, download=False)
+    except CollectionError:
+        collection = "pydocs"
+    texts = list(_texts(home, collection, role).values())
+    drawn = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))[:count]]
+    return drawn, f"{'queries' if role is Role.QUERY else 'passages'} of `{collection}`"
 
 
 def some_pairs(home: Home, count: int) -> list[tuple[str, str]]:
     """Return ``count`` (query, passage) training pairs of pydocs, drawn evenly with a fixed seed."""
-    queries, passages = pydocs_texts(home, Role.QUERY), pydocs_texts(home, Role.PASSAGE)
+    queries, passages = _texts(home, "pydocs", Role.QUERY), _texts(home, "pydocs", Role.PASSAGE)
     pairs = find_collection("pydocs", home).pairs("train")
     chosen = [pairs[row] for row in np.random.default_rng(0).permutation(len(pairs))[:count]]
     return [(queries[query_id], passages[passage_id]) for query_id, passage_id in chosen]

@@ -65,7 +65,7 @@ def run(setting: Setting) -> str:
     sources = {
         "cache": PairTensors(query_nd, passage_md, rows(_CACHED_STEPS)),
         f"our encoder ({auto.model.choice.precision})": EncodedPairs(
-            nothing, nothing, rows(_ENCODED_STEPS), texts, auto.encode
+            nothing, nothing, rows(_ENCODED_STEPS), texts, auto.embed
         ),
         "SentenceTransformer.encode": EncodedPairs(nothing, nothing, rows(_ENCODED_STEPS), texts, plain.encode),
     }
