@@ -202,7 +202,13 @@ class _Block:
         if self.centre_e is not None:
             query_qe = query_qe - self.centre_e
         norm_q = np.linalg.norm(query_qe, axis=1)
-        score_qb: NDArray[np.float32] = query_qe.astype(np.float32) @ self.moved_be.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._scores(query_qe.astype(np.float32), norm_q)
+
+    def _scores(
+        self, query_qe: NDArray[np.float32], norm_q: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        score_qb: NDArray[np.float32] = query_qe @ self.moved_be.T
         if self.similarity is Similarity.COSINE:
             score_qb *= (1.0 / self.norm_b).astype(np.float32)
             size_q = norm_q
@@ -232,7 +238,8 @@ def _compare(queries: _Queries, block_be: NDArray[np.floating], first_row: int, 
         if not np.isfinite(least_q).all():
             # The true k-th of this block is at most one error below the approximate one.
             least_q = np.maximum(least_q, _at_most_kth(score_qb, best.k) - 2 * error_q)
-        place = np.flatnonzero(score_qb >= least_q.astype(np.float32)[:, None])
+        # Not "at least": a product that overflows is no number, and must not be left out for that.
+        place = np.flatnonzero(~(score_qb < least_q.astype(np.float32)[:, None]))
         query_p, row_p = np.divmod(place, len(block_be))
         bounds = np.searchsorted(query_p, np.arange(len(score_qb) + 1)).tolist()
         scores = [

@@ -150,6 +150,17 @@ def test_vectors_whose_products_underflow_in_float32_have_their_cosine() -> None
     }
 
 
+def test_vectors_whose_float32_products_overflow_are_not_lost() -> None:
+    # |q|^2 + |p|^2 - 2qp overflows on the way to distances that do not.
+    passage_ne = np.full((300, 3), 1e19, np.float32) * np.linspace(0.8, 1.0, 300, dtype=np.float32)[:, None]
+    query_qe = passage_ne[[10, 290]]
+    args = (query_qe, ids("q", 2), passage_ne, ids("p", 300), Similarity.L2, 5)
+    found = search(*args, drop_identical_ids=False)
+    assert {query: list(scores) for query, scores in found.items()} == {
+        query: list(scores) for query, scores in brute_force(*args).items()
+    }
+
+
 @pytest.mark.parametrize("similarity", [Similarity.DOT, Similarity.L2])
 def test_finds_what_faiss_finds(similarity: Similarity) -> None:
     import faiss
