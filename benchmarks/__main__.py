@@ -15,14 +15,14 @@ from benchmarks.setting import Setting
 from ragcun_cache.errors import RagcunCacheError, unknown_choice
 from ragcun_cache.home import Home
 
-NAMES = ("cache_read", "cache_scale", "encode", "eval", "eval_scale", "train")
+NAMES = ("cache_read", "cache_scale", "encode", "encode_memory", "eval", "eval_scale", "train")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(NAMES)}. Default: all.")] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows of cache_scale and eval_scale. Default: MS MARCO's.")
+        int | None, typer.Option(min=1, help="Rows of the benchmarks that have many. Default: each its own.")
     ] = None,
     page: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
 ) -> None:

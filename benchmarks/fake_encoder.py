@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 from ragcun_cache.cache import CacheLayout, CacheWriter, Manifest, Shard
 from ragcun_cache.cache.layout import VectorFormat
 from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
+from ragcun_cache.encoder.choice import Choice
+from ragcun_cache.encoder.config import EncodeConfig
+from ragcun_cache.encoder.spec import EncoderSpec
+from ragcun_cache.encoder.tokens import Tokens
 from ragcun_cache.role import Role
 
 DIM = 768
+_MAX_SEQ_LENGTH = 384
+_BATCH_TOKENS = 16_384
 
 
 def unit_vectors(rows: int, *, seed: int = 0) -> NDArray[np.float16]:
@@ -68,3 +74,47 @@ def write_cache(
             )
         writer.finish()
     return layout.folder
+
+
+class FakeBackend:
+    """A model whose tokens are words and whose vectors are drawn beforehand."""
+
+    dim = DIM
+
+    def __init__(self) -> None:
+        self.batch_tokens = _BATCH_TOKENS
+        self._unit_nd = unit_vectors(_BATCH_TOKENS).astype(np.float32)
+
+    def tokenise(self, texts: list[str]) -> Tokens:
+        """Return a token a word: how many letters it has."""
+        input_ids = [[len(word) for word in text.split()[:_MAX_SEQ_LENGTH]] for text in texts]
+        return Tokens(input_ids, np.zeros(len(texts), bool))
+
+    def embed(self, input_ids: list[list[int]], length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return vectors that have nothing to do with the tokens."""
+        return self._unit_nd[: len(input_ids)], np.ones(len(input_ids), np.float32)
+
+
+class FakeModel:
+    """What an engine asks of a model, around a `FakeBackend`."""
+
+    config = EncodeConfig(model="fake", backend="torch", precision="fp32", device="cpu")
+    choice = Choice("torch", "fp32", "")
+
+    def __init__(self) -> None:
+        self.backend = FakeBackend()
+
+    def spec(self, role: Role) -> EncoderSpec:
+        """Return an identity that no real model has."""
+        return EncoderSpec(
+            model_id="fake",
+            weights={},
+            tokenizer={},
+            modules=[],
+            max_seq_length=_MAX_SEQ_LENGTH,
+            role=role,
+            prompt="",
+            precision="fp32",
+            backend="torch",
+            storage_dtype="float16",
+        )
