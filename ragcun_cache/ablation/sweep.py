@@ -104,7 +104,7 @@ class Sweep:
         A search comes last: its best trial's runs join ``runs`` and are evaluated, the others are only trained.
         """
         with self.record.alone():
-            self.record.write(self.recipe, [(run.name, run.planned) for run in self.runs])
+            self._keep_runs()
             setup = WorkerSetup(self.home, tuple(self.recipe.evaluate), self.recipe.split, threads)
             with Workers(setup, jobs or default_jobs(threads)) as workers:
 
@@ -124,6 +124,10 @@ class Sweep:
             run_all(best, evaluate=True)
             known = {run.name for run in self.runs}
             self.runs += [run for run in best if run.name not in known]
+            self._keep_runs()
+
+    def _keep_runs(self) -> None:
+        self.record.write(self.recipe, [(run.name, run.planned) for run in self.runs])
 
     def _run_missing(
         self,

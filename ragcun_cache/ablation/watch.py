@@ -69,14 +69,15 @@ class _Seen:
         from rich.table import Table
         from rich.text import Text
 
-        states = [event.kind for _, event, _ in self._events.values()]
+        known = list(self._events.values())  # at one blow: another thread draws than the one that hears
+        states = [event.kind for _, event, _ in known]
         caption = f"{states.count('done')} done, {states.count('failed')} failed, of {self._total}"
         table = Table(caption=caption, caption_justify="left")
         for title in _COLUMNS:
             table.add_column(title, justify="left" if title in ("state", "run") else "right", no_wrap=title != "run")
         now = time.monotonic()
-        ended = [one for one in self._events.values() if one[1].kind in ("done", "failed")]
-        going = [one for one in self._events.values() if one[1].kind not in ("done", "failed")]
+        ended = [one for one in known if one[1].kind in ("done", "failed")]
+        going = [one for one in known if one[1].kind not in ("done", "failed")]
         for run, event, started in [*ended[-_ENDED_SHOWN:], *going]:
             state = event.kind if event.kind in ("done", "failed") else "running"
             seconds = now - started if state == "running" else event.seconds

@@ -42,6 +42,8 @@ def test_the_best_on_dev_is_evaluated_and_no_other_trial(cached_home: Home, reci
     rates = {run.planned.config.learning_rate for run in sweep.runs}
     assert rates == {5e-4, sweep.found.best.settings["learning_rate"]}
     assert {run.state for run in sweep.runs} == {"done"}
+    kept = json.loads((sweep.record.folder / "recipe.json").read_bytes())
+    assert [run["head"] for run in kept["runs"]] == [run.name for run in sweep.runs]
     by_name = {record.name: record.provenance["metrics"]["dev_ndcg@10"] for record in list_heads(cached_home.heads)}
     best = [by_name[str(run.name)] for run in sweep.runs if run.planned.config.learning_rate != 5e-4]
     assert sum(best) / 2 == sweep.found.best.dev
