@@ -84,7 +84,7 @@ def show(
     if markdown is not None:
         from ragcun_cache.evaluation.render import provenance_markdown, to_markdown
 
-        command = "Written by `ragcun-cache leaderboard --markdown` or `eval --markdown`; do not edit."
+        command = "Written by `ragcun-cache leaderboard`, `eval` or `ablate` with `--markdown`; do not edit."
         parts = ["# Results", command, to_markdown(boards), provenance_markdown(results)]
         write_text(markdown, "\n\n".join(part.strip() for part in parts) + "\n")
     if as_json:
