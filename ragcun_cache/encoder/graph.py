@@ -54,9 +54,12 @@ def _publish(graph: Any, folder: Path) -> None:
         partial.mkdir(parents=True)
         # fp16 weights would be rounded twice on their way to bf16.
         openvino.save_model(graph, partial / GRAPH_NAME, compress_to_fp16=False)
-        if not folder.exists():  # Another process may have been faster; its graph is the same.
+        try:
             partial.rename(folder)
-            sync_folder(folder.parent)
+        except OSError:
+            if not folder.exists():  # Else another process was faster; its graph is the same.
+                raise
+        sync_folder(folder.parent)
     except (OSError, RuntimeError) as error:
         raise EncoderError("the converted model cannot be written", where=folder, found=error) from error
     finally:

@@ -119,6 +119,7 @@ def encode_role(
     """
     started = time.monotonic()
     total_rows = sum(len(batch.ids) for batch in collection.texts(role))
+    counted = Phases(read=time.monotonic() - started)
     config, spec = engine.model.config, engine.model.spec(role)
     layout = CacheLayout.of(home.caches, collection.name, role, spec.fingerprint, content)
     pool = VectorPool(home.caches, spec.fingerprint, exclude=layout.folder)
@@ -154,7 +155,7 @@ def encode_role(
             raise CacheError(
                 "the collection changed while it was encoded", where=collection.folder, fix="run the same again"
             )
-        seconds, phases = time.monotonic() - started, load + phases
+        seconds, phases = time.monotonic() - started, counted + load + phases
         manifest = writer.finish(seconds=round(seconds, 3), rows_copied=copied, phases=phases.to_dict())
     dropped = 0 if part else _dropped(home, layout, manifest)
     reason = engine.model.choice.reason

@@ -91,10 +91,12 @@ class WorkersEngine:
     @property
     def dim(self) -> int:
         """Dimensions of a vector, as the first worker says that has loaded the model."""
-        self._start()
-        while (known := next((worker.dim for worker in self._running if worker.dim is not None), None)) is None:
+        while True:
+            self._start()
+            for worker in self._running:
+                if worker.dim is not None:
+                    return worker.dim
             self._receive(_Run())
-        return known
 
     def encode(self, blocks: Iterator[Block], advance: Advance) -> Encodings:
         """Yield every block with what became of its strings, in the order of ``blocks``."""
@@ -253,7 +255,9 @@ def _work(pipe: Connection, weights: Weights, config: EncodeConfig, place: Place
         engine = LocalEngine(FrozenModel(weights, config.model_copy(update={"device": place.device})))
         pipe.send(("loaded", engine.dim))
         told = _Told(pipe)
-        for _, encoded in engine.encode(_requests(pipe, engine.stopping), told.advance):
+        # Read in a thread of its own, so that nobody who sends waits for the tokeniser.
+        requests = ahead(_requests(pipe, engine.stopping), depth=_AT_ONCE)
+        for _, encoded in engine.encode(requests, told.advance):
             told.send()
             pipe.send(("encoded", encoded))
     except (EOFError, ConnectionError):
