@@ -58,12 +58,19 @@ def _some(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64
 
 def measure_geometry(subject: Subject, sample: Sample, encode: Encode, similarity: Similarity) -> dict[str, Any]:
     """Return spectrum, effective rank, mean cosine, and the histograms of similarities of one system."""
-    passage_ne = _encoded(subject, encode, sample.passage_n, Role.PASSAGE)
+    pairs_p2 = np.concatenate([sample.relevant_p2, sample.random_p2])
+    # Every row once, though it may be in many pairs.
+    query_rows, query_p = np.unique(pairs_p2[:, 0], return_inverse=True)
+    passage_rows = np.union1d(sample.passage_n, pairs_p2[:, 1])
+    query_qe = _encoded(subject, encode, query_rows, Role.QUERY)
+    encoded_ne = _encoded(subject, encode, passage_rows, Role.PASSAGE)
+    passage_p = np.searchsorted(passage_rows, pairs_p2[:, 1])
+    similarity_p = _similarities(query_qe[query_p], encoded_ne[passage_p], similarity)
+    relevant_p, random_p = np.split(similarity_p, [len(sample.relevant_p2)])
+    passage_ne = encoded_ne[np.searchsorted(passage_rows, sample.passage_n)]
     spectrum_e = singular_values(passage_ne)
-    relevant_p = _similarities(subject, sample.relevant_p2, encode, similarity)
-    random_p = _similarities(subject, sample.random_p2, encode, similarity)
-    both = np.concatenate([relevant_p, random_p])
-    edges = np.histogram_bin_edges(both, _BINS, tuple(np.percentile(both, [0.05, 99.95]))) if len(both) else np.zeros(2)
+    ends = np.percentile(similarity_p, [0.05, 99.95]) if len(similarity_p) else (0.0, 1.0)
+    edges = np.linspace(ends[0], ends[1], _BINS + 1)
     sd = float(random_p.std()) if len(random_p) else 0.0
     return {
         "dim": passage_ne.shape[1],
@@ -113,16 +120,13 @@ def _thinned(singular_e: NDArray[np.float64]) -> list[tuple[int, float]]:
 
 
 def _similarities(
-    subject: Subject, pairs_p2: NDArray[np.int64], encode: Encode, similarity: Similarity
+    query_pe: NDArray[np.float32], passage_pe: NDArray[np.float32], similarity: Similarity
 ) -> NDArray[np.float64]:
-    if not len(pairs_p2):
-        return np.empty(0)
-    query_pe = _encoded(subject, encode, pairs_p2[:, 0], Role.QUERY).astype(np.float64)
-    passage_pe = _encoded(subject, encode, pairs_p2[:, 1], Role.PASSAGE).astype(np.float64)
+    """Return how the head compares row i of one with row i of the other, (p,)."""
     if similarity is Similarity.L2:
-        negated_p: NDArray[np.float64] = -np.square(query_pe - passage_pe).sum(axis=1)
+        negated_p: NDArray[np.float64] = -np.square(query_pe - passage_pe).sum(axis=1, dtype=np.float64)
         return negated_p
-    found_p: NDArray[np.float64] = np.einsum("pe,pe->p", query_pe, passage_pe)
+    found_p: NDArray[np.float64] = np.einsum("pe,pe->p", query_pe, passage_pe, dtype=np.float64)
     if similarity is Similarity.COSINE:
         norms_p = np.linalg.norm(query_pe, axis=1) * np.linalg.norm(passage_pe, axis=1)
         found_p = np.divide(found_p, norms_p, out=np.zeros_like(found_p), where=norms_p > 0)

@@ -14,10 +14,12 @@ from ragcun_cache.heads.store import list_heads
 from ragcun_cache.home import Home
 from ragcun_cache.report import content as content_module
 from ragcun_cache.report.content import Report, build_report
-from ragcun_cache.report.geometry import effective_rank, singular_values
+from ragcun_cache.report.geometry import draw_sample, effective_rank, measure_geometry, singular_values
 from ragcun_cache.report.markdown import render_markdown
 from ragcun_cache.report.provenance import ranges
 from ragcun_cache.report.queries import TOP, shorten
+from ragcun_cache.report.sources import Sources
+from ragcun_cache.similarity import Similarity
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.seeds import parse_seeds
 
@@ -137,6 +139,30 @@ def test_markdown_has_the_same_figures(made: Report) -> None:
         assert f"{row['cells']['hard/test']['mean']:.4f}" in text
     for title in ("Leaderboard", "What quality costs", "After the last epoch", "Geometry of hard/test", "come from"):
         assert title in text
+
+
+@pytest.mark.parametrize("similarity", list(Similarity))
+def test_histograms_are_of_the_pairs_themselves(evaluated: Home, results: list[Result], store, similarity) -> None:
+    subject = Sources(results, store, evaluated).subject(results[0].setting)
+    assert subject is not None
+    sample = draw_sample(subject)
+    query_nd, passage_nd = subject.pair.query.array().astype(float), subject.pair.passage.array().astype(float)
+
+    def score(query: int, passage: int) -> float:
+        q_d, p_d = 2 * query_nd[query], 2 * passage_nd[passage]
+        by_name = {
+            "cosine": q_d @ p_d / np.sqrt(q_d @ q_d * (p_d @ p_d)),
+            "dot": q_d @ p_d,
+            "l2": -np.square(q_d - p_d).sum(),
+        }
+        return float(by_name[similarity])
+
+    found = measure_geometry(subject, sample, lambda vectors_nd, norms_n, role: 2 * vectors_nd, similarity)
+    relevant = [score(*pair) for pair in sample.relevant_p2.tolist()]
+    random = [score(*pair) for pair in sample.random_p2.tolist()]
+    assert len(relevant) == 60
+    assert found["separation"] == pytest.approx((np.mean(relevant) - np.mean(random)) / np.std(random), rel=1e-4)
+    assert len(relevant) - 2 <= sum(found["histogram"]["relevant"]) <= len(relevant)
 
 
 def test_singular_values_are_numpys() -> None:
