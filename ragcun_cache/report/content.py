@@ -19,6 +19,7 @@ from ragcun_cache.report.provenance import provenance_content
 from ragcun_cache.report.queries import MAX_SCORED, MAX_SEARCHED, Compared, queries_content
 from ragcun_cache.report.sources import Sources
 from ragcun_cache.report.training import training_content
+from ragcun_cache.retrieval.index import FLAT
 
 MAX_BYTES = 8_000_000
 """What texts and passages may take of the page; queries lose their passages until they fit."""
@@ -49,15 +50,22 @@ def build_report(results: Sequence[Result], store: ResultStore, home: Home, *, w
     boards = build_leaderboards(results, store)
     series = number_series(boards)
     settings = {result.setting.sha256: result.setting for result in results}
+    titles = {
+        column.setting: " · ".join(filter(None, (column.title, _index_name(settings[column.setting]))))
+        for board in boards
+        for column in board.columns
+    }
     compared = {key: _compared(key, boards, series, sources) for key in settings}
     with progress("report", "steps", len(settings) * 2) as advance:
         geometry = [
-            one for key, setting in settings.items() if (one := _geometry(setting, compared[key], sources, advance))
+            one
+            for key, setting in settings.items()
+            if (one := _geometry(setting, titles[key], compared[key], sources, advance))
         ]
         queries = []
         for key, setting in settings.items():
             raw, *rows = compared[key]
-            queries.append(queries_content(setting, raw, rows, sources, MAX_BYTES // len(settings)))
+            queries.append(queries_content(setting, titles[key], raw, rows, sources, MAX_BYTES // len(settings)))
             advance(1)
     content = {
         "title": _title(boards),
@@ -78,6 +86,10 @@ def build_report(results: Sequence[Result], store: ResultStore, home: Home, *, w
     # Last, because gathering the rest is what finds out.
     content["left_out"] = list(dict.fromkeys(sources.left_out))
     return Report(boards, content)
+
+
+def _index_name(setting: Setting) -> str | None:
+    return None if setting.config.index == FLAT else setting.config.index
 
 
 def _title(boards: Sequence[Leaderboard]) -> str:
@@ -120,7 +132,7 @@ def _compared(setting: str, boards: Sequence[Leaderboard], series: dict[str, int
 
 
 def _geometry(
-    setting: Setting, compared: Sequence[Compared], sources: Sources, advance: Advance
+    setting: Setting, title: str, compared: Sequence[Compared], sources: Sources, advance: Advance
 ) -> dict[str, Any] | None:
     subject = sources.subject(setting)
     advance(1)
@@ -135,7 +147,7 @@ def _geometry(
             measured = measure_geometry(subject, sample, encode, result.system.similarity)
             systems.append({"label": one.label, "series": one.series, **measured})
     return {
-        "title": f"{setting.collection}/{setting.split}",
+        "title": title,
         "passages": len(sample.passage_n),
         "relevant": len(sample.relevant_p2),
         "random": len(sample.random_p2),

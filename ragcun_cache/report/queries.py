@@ -48,12 +48,13 @@ _Runs = dict[str, Run]
 
 
 def queries_content(
-    setting: Setting, raw: Compared, rows: Sequence[Compared], sources: Sources, max_bytes: int
+    setting: Setting, title: str, raw: Compared, rows: Sequence[Compared], sources: Sources, max_bytes: int
 ) -> dict[str, Any]:
     """Return the scores of every judged query, and texts and passages of those where raw and the rows differ most.
 
     Args:
         setting: the collection and split.
+        title: what they are called in the tables.
         raw: the raw encoder.
         rows: what it is compared with, best first; ``MAX_SCORED`` of them are taken.
         sources: where texts, vectors and heads are found.
@@ -61,7 +62,7 @@ def queries_content(
 
     """
     if len(rows) > MAX_SCORED:
-        sources.left_out.append(f"Scores by query of {len(rows) - MAX_SCORED} rows of {_place(setting)}.")
+        sources.left_out.append(f"Scores by query of {len(rows) - MAX_SCORED} rows of {title}.")
     rows = rows[:MAX_SCORED]
     metric = metric_name("ndcg@10", setting.sample_of)
     scores = sources.store.per_query(raw.results[0])
@@ -70,7 +71,7 @@ def queries_content(
     subject = sources.subject(setting)
     shown = _search(subject, raw, rows[:MAX_SEARCHED], sources) if subject is not None else {}
     content: dict[str, Any] = {
-        "title": _place(setting),
+        "title": title,
         "metric": metric,
         "depth": setting.config.k,
         "ids": scores.query_ids,
@@ -96,13 +97,9 @@ def queries_content(
         if len(content["detail"]) < len(raw_q):
             sources.left_out.append(
                 f"Texts and passages of {len(raw_q) - len(content['detail']):,} of {len(raw_q):,} queries of "
-                f"{_place(setting)}: those where raw and the rows differ least."
+                f"{title}: those where raw and the rows differ least."
             )
     return content
-
-
-def _place(setting: Setting) -> str:
-    return f"{setting.collection}/{setting.split}"
 
 
 def _mean_scores(row: Compared, metric: str, sources: Sources) -> NDArray[np.float64]:
