@@ -27,7 +27,7 @@ def leaderboard(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
 ) -> None:
-    """Show every stored result, the raw encoder first, one table for each encoder and route."""
+    """Show every stored result, the raw encoder first, one table for each encoder, index and route."""
     from ragcun_cache.errors import unknown_choice
     from ragcun_cache.evaluation.metrics import METRICS
 

@@ -27,11 +27,10 @@ _RAW = "raw"
 
 @dataclass(frozen=True)
 class Column:
-    """One collection and split, in one version, and one index. Every figure below it is of the same setting."""
+    """One collection and split, in one version. Every figure below it is of the same setting."""
 
     title: str
     collection: str
-    index: str
     setting: str
     queries: int
     in_base_training: bool
@@ -87,7 +86,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A table whose figures may be compared: one metric, one encoder, one route, and no sampled collection among full.
+    """A table whose figures may be compared: one metric, encoder, index and route, no sampled collection among full.
 
     ``route`` is None where nothing was trained. What was never trained stands in the tables of both routes.
     ``baseline`` is the label of the row that all are compared with besides raw.
@@ -96,6 +95,7 @@ class Leaderboard:
     metric: str
     model: str
     encoder: str
+    index: str
     route: Route | None
     baseline: str | None
     columns: list[Column]
@@ -110,7 +110,9 @@ def build_leaderboards(
     baseline: str | None = None,
     n_permutations: int = 10_000,
 ) -> list[Leaderboard]:
-    """Return one leaderboard for each encoder and route, and others for its sampled collections if it has any.
+    """Return one leaderboard for each encoder, index and route, and others for sampled collections if there are any.
+
+    Collections that nothing trained was evaluated on have a table of their own.
 
     Args:
         results: what to show.
@@ -124,17 +126,21 @@ def build_leaderboards(
         EvaluationError: a collection has no result of the raw encoder, or no row or several are the baseline.
 
     """
-    tables: dict[tuple[str, str], dict[Route | None, list[Result]]] = {}
+    tables: dict[tuple[str, str, bool, str], dict[Route | None, list[Result]]] = {}
     for result in results:
-        name = metric_name(metric, result.setting.sample_of)
-        tables.setdefault((result.setting.encoder, name), {}).setdefault(result.route, []).append(result)
+        name, index = metric_name(metric, result.setting.sample_of), result.setting.config.index
+        table = tables.setdefault((result.setting.encoder, name, index != FLAT, index), {})
+        table.setdefault(result.route, []).append(result)
     boards = []
-    for (_, name), by_route in sorted(tables.items(), key=lambda item: item[0]):
+    for (_, name, _, _), by_route in sorted(tables.items(), key=lambda item: item[0]):
         untrained = by_route.pop(None, [])
-        for route, members in sorted(by_route.items(), key=str, reverse=True) or [(None, [])]:
+        for route, members in sorted(by_route.items(), key=str, reverse=True):
             columns = {result.setting.sha256 for result in members}
-            shared = [result for result in untrained if not columns or result.setting.sha256 in columns]
+            shared = [result for result in untrained if result.setting.sha256 in columns]
             boards.append(_Table([*members, *shared], store, name, route, n_permutations).board(baseline))
+        covered = {result.setting.sha256 for members in by_route.values() for result in members}
+        if alone := [result for result in untrained if result.setting.sha256 not in covered]:
+            boards.append(_Table(alone, store, name, None, n_permutations).board(baseline))
     if baseline is not None and not any(board.baseline for board in boards):
         labels = {row.label for board in boards for row in board.rows if not row.raw}
         raise unknown_choice("baseline", baseline, labels, error=EvaluationError)
@@ -174,7 +180,9 @@ class _Table:
         rows.sort(key=lambda row: (not row.raw, row.mean is None, -(row.mean or 0.0), row.label))
         setting = self.results[0].setting
         label = None if chosen is None else self.labels[chosen]
-        return Leaderboard(self.metric, setting.model, setting.encoder, self.route, label, self.columns, rows)
+        return Leaderboard(
+            self.metric, setting.model, setting.encoder, setting.config.index, self.route, label, self.columns, rows
+        )
 
     def _baseline(self, wanted: str) -> str | None:
         """Return the group whose label, or one of whose systems, is called ``wanted``."""
@@ -265,22 +273,14 @@ def _group(result: Result) -> str:
 
 def _columns(results: Sequence[Result]) -> list[Column]:
     settings = {result.setting.sha256: result for result in results}
-    titles = {
-        key: f"{one.setting.collection}/{one.setting.split}"
-        + ("" if one.setting.config.index == FLAT else f" {one.setting.config.index}")
-        for key, one in settings.items()
-    }
+    titles = {key: f"{one.setting.collection}/{one.setting.split}" for key, one in settings.items()}
     columns = []
     for key, one in settings.items():
         title = titles[key]
         if list(titles.values()).count(title) > 1:
             # Two versions of one collection, or two ways to evaluate it.
             title = f"{title} #{key[:_SHORT]}"
-        columns.append(
-            Column(
-                title, one.setting.collection, one.setting.config.index, key, one.counts.judged, one.in_base_training
-            )
-        )
+        columns.append(Column(title, one.setting.collection, key, one.counts.judged, one.in_base_training))
     return sorted(columns, key=lambda column: column.title)
 
 

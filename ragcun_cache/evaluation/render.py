@@ -82,8 +82,9 @@ def _escape(text: str) -> str:
 
 
 def heading(board: Leaderboard) -> str:
-    """Return what sets a table apart from the others: metric, encoder, route."""
-    return " · ".join(filter(None, (board.metric, f"{board.model} ({board.encoder})", board.route)))
+    """Return what sets a table apart from the others: metric, encoder, index unless it is exact, route."""
+    index = None if board.index == FLAT else board.index
+    return " · ".join(filter(None, (board.metric, f"{board.model} ({board.encoder})", index, board.route)))
 
 
 def _title(column: Column) -> str:
@@ -142,7 +143,7 @@ def notes(board: Leaderboard) -> list[str]:
             "Seen gold: queries with a relevant passage that was relevant to a query of the training split as well; "
             "unseen gold: the others."
         )
-    if any(column.index != FLAT for column in board.columns):
+    if board.index != FLAT:
         found.append(
             "Index: share of the exact search's ten best passages that the index finds, and what it costs in NDCG@10."
         )

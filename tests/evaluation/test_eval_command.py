@@ -192,8 +192,8 @@ def test_an_index_prints_what_it_costs_and_is_part_of_the_key(home: Home, cached
     assert 0.9 < found["recall"] <= 1.0
     assert found["ndcg_difference"] == pytest.approx(approximate["metrics"]["ndcg@10"] - exact["metrics"]["ndcg@10"])
     assert f"recall@10 {found['recall']:.4f} of exact search" in outcome.stderr
-    both = json.loads(run("leaderboard", "--json").stdout)["leaderboards"][0]["columns"]
-    assert [column["index"] for column in both] == ["flat", approximate["setting"]["config"]["index"]]
+    both = json.loads(run("leaderboard", "--json").stdout)["leaderboards"]
+    assert [board["index"] for board in both] == ["flat", approximate["setting"]["config"]["index"]]
     with pytest.raises(ConfigError, match="unknown index 'hsnw'"):
         run("eval", "--dataset", "tiny", "--index", "hsnw")
 

@@ -203,6 +203,17 @@ def test_routes_never_stand_in_one_table(store: Store, rng: np.random.Generator)
         assert sorted(row.label for row in board.rows[1:]) == ["on-a random 8d", "untrained random 8d"]
 
 
+def test_a_collection_that_nothing_trained_was_evaluated_on_is_not_hidden(
+    store: Store, rng: np.random.Generator
+) -> None:
+    trained = head(0).model_copy(update={"trained_on": (TrainedOn(collection="elsewhere", split="train"),)})
+    for name in ("a", "b"):
+        store.add(name, raw_head(8), rng.uniform(size=N_QUERIES))
+    store.add("a", trained, rng.uniform(size=N_QUERIES))
+    found = {board.route: [column.title for column in board.columns] for board in store.boards()}
+    assert found == {"zero-shot": ["a/test"], None: ["b/test"]}
+
+
 def test_heads_that_were_each_trained_on_their_own_collection_are_one_row(
     store: Store, rng: np.random.Generator
 ) -> None:
@@ -273,16 +284,18 @@ def test_queries_with_seen_and_unseen_gold_are_told_apart_beside_raw(store: Stor
     assert f"unseen gold (10): {own[30:].mean():.4f}, raw {raw[30:].mean():.4f}" in to_markdown([board])
 
 
-def test_an_index_is_a_column_of_its_own_and_says_what_it_costs(store: Store, rng: np.random.Generator) -> None:
+def test_an_index_has_a_table_of_its_own_and_says_what_it_costs(store: Store, rng: np.random.Generator) -> None:
     for index in ("flat", "hnsw:m=8"):
         for system in (raw_head(8), head(0)):
             result = store.add("a", system, rng.uniform(size=N_QUERIES), index=index)
             assert (result.against_exact is None) == (index == "flat")
-    (board,) = store.boards()
-    hnsw = "hnsw:ef_construction=200,ef_search=256,m=8"
-    assert [column.title for column in board.columns] == ["a/test", f"a/test {hnsw}"]
-    assert all(set(row.cells) == {"a/test", f"a/test {hnsw}"} for row in board.rows)
-    assert "index: recall@10 0.9000, NDCG@10 -0.0100" in to_markdown([board])
+    flat, hnsw = store.boards()
+    assert (flat.index, hnsw.index) == ("flat", "hnsw:ef_construction=200,ef_search=256,m=8")
+    assert [column.title for column in flat.columns] == [column.title for column in hnsw.columns] == ["a/test"]
+    assert all(row.mean is not None for row in (*flat.rows, *hnsw.rows))
+    assert f"### ndcg@10 · model (e) · {hnsw.index}" in to_markdown([hnsw])
+    assert "index:" not in to_markdown([flat])
+    assert "index: recall@10 0.9000, NDCG@10 -0.0100" in to_markdown([hnsw])
 
 
 def test_rendering(store: Store, rng: np.random.Generator) -> None:
