@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -37,24 +38,31 @@ class Found:
     best: Trial | None
 
 
-def search(sweep: Sweep, run_all: Callable[[Sequence[SweepRun]], None]) -> Found:
-    """Try what a TPE sampler (Bergstra et al., NeurIPS 2011) asks for; ``run_all`` brings runs to their end.
-
-    Nothing is kept of a search but its runs. An interrupted one is gone through again from its first trial: the
-    sampler, of the same seed and told the same figures, asks for the same, and what was trained is found.
+def require_search(sweep: Sweep) -> None:
+    """Raise what stands against a search before anything is trained.
 
     Raises:
         ConfigError: optuna is not installed.
         TrainingError: there are no dev queries.
 
     """
-    asked = sweep.recipe.search
-    assert asked is not None
+    if find_spec("optuna") is None:
+        raise ConfigError("a search needs optuna", fix="pip install 'ragcun-cache[search]'")
     data = sweep.bench.data(trial_runs(sweep.recipe, {})[0].config)
     if not data.dev_qrels:
         raise TrainingError(
             f"{data.collection} has no dev query to search by", fix="name a dev split: train: {dev: SPLIT}"
         )
+
+
+def search(sweep: Sweep, run_all: Callable[[Sequence[SweepRun]], None]) -> Found:
+    """Try what a TPE sampler (Bergstra et al., NeurIPS 2011) asks for; ``run_all`` brings runs to their end.
+
+    Nothing is kept of a search but its runs. An interrupted one is gone through again from its first trial: the
+    sampler, of the same seed and told the same figures, asks for the same, and what was trained is found.
+    """
+    asked = sweep.recipe.search
+    assert asked is not None
     study = _study(asked.seed)
     space = {name: _distribution(where) for name, where in asked.space.items()}
     trials: list[Trial] = []
@@ -94,10 +102,8 @@ def _figure(trial: Trial) -> float:
 
 
 def _study(seed: int) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("a search needs optuna", fix="pip install 'ragcun-cache[search]'") from None
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True))
 

@@ -47,6 +47,10 @@ class Sweep:
         self.bench = Bench(home, recipe.evaluate, recipe.split)
         self.runs = self.look_at(expand(recipe), evaluate=True)
         self.found: Found | None = None
+        if recipe.search:
+            from ragcun_cache.ablation.search import require_search
+
+            require_search(self)
 
     def look_at(self, planned: Sequence[PlannedRun], *, evaluate: bool) -> list[SweepRun]:
         """Return how each run stands, by what is on disk; it is only done if it is evaluated too, if it is to be.

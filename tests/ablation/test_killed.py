@@ -58,6 +58,7 @@ def kill_after(process: subprocess.Popen[str], home: Home, heads: int, *, group:
 
 
 @pytest.mark.crash
+@pytest.mark.timeout(900)
 def test_killed_twice(cached_home: Home, recipe_file: Callable[..., Path], request: pytest.FixtureRequest) -> None:
     content = {"runs": VARIANTS, "grid": {"lambda_isotropy": [0.5, 1.0, 1.5]}, "seeds": "0-3", "evaluate": "other"}
     path = recipe_file(train={"epochs": 2}, **content)

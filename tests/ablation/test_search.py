@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from ragcun_cache.ablation import search
 from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep, SweepRun
 from ragcun_cache.ablation.workers import Event
@@ -83,8 +83,8 @@ def test_an_interrupted_search_asks_for_the_same_and_repeats_nothing(
 
 
 def test_a_trial_that_fails_is_passed_over(cached_home: Home, recipe_file: Callable[..., Path]) -> None:
-    search = {"trials": 5, "space": {"learning_rate": {"choice": [1e38, 1e-3]}}}
-    path = recipe_file(search=search, train={"epochs": 3})
+    wanted = {"trials": 5, "space": {"learning_rate": {"choice": [1e38, 1e-3]}}}
+    path = recipe_file(search=wanted, train={"epochs": 3})
     shown = CliRunner().invoke(app, ["ablate", str(path), "--jobs", "1", "--json"])
     assert shown.exit_code == 0
     found = json.loads(shown.stdout)["search"]
@@ -104,9 +104,8 @@ def test_without_dev_queries_there_is_no_search(
     # One train query leaves none to set apart.
     (cached_home.collections / "tiny" / "qrels" / "dev.tsv").unlink()
     (cached_home.collections / "tiny" / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\tp0\t1\n")
-    sweep = Sweep(load_recipe(recipe_file(search=SEARCH, train={"batch_size": 2})), cached_home)
     with pytest.raises(TrainingError, match="no dev query to search by"):
-        sweep.carry_out(silent, jobs=1)
+        Sweep(load_recipe(recipe_file(search=SEARCH)), cached_home)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +126,6 @@ def test_spaces_that_are_refused(recipe_file: Callable[..., Path], space: dict[s
 def test_optuna_is_asked_for_by_name(
     cached_home: Home, recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs optuna(.|\n)*ragcun-cache\[search\]"):
-        Sweep(load_recipe(recipe_file(search=SEARCH)), cached_home).carry_out(silent, jobs=1)
+        Sweep(load_recipe(recipe_file(search=SEARCH)), cached_home)
