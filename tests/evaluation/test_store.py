@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import re
 from pathlib import Path
 
 import duckdb
@@ -92,6 +93,21 @@ def test_any_parquet_reader_takes_the_files_as_one_table(store: ResultStore) -> 
         where p."ndcg@10" is not null group by collection order by collection
     """
     assert duckdb.sql(joined).fetchall() == [("a", 0.25), ("b", 0.25)]
+
+
+def test_the_snippets_of_the_page_run(
+    store: ResultStore, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.save(*make("a", System(name="own", sha256="1", arch="lejepa", seed=3)))
+    monkeypatch.chdir(home.root.parent)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        exec(snippet, {})
+    shown = capsys.readouterr().out
+    assert "0.25" in shown
+    assert "q1" in shown
 
 
 def test_a_result_is_never_replaced(store: ResultStore) -> None:

@@ -101,6 +101,27 @@ def test_only_the_judged_queries_and_the_whole_corpus_go_through_the_head(
     assert result.passages == 120
 
 
+def test_the_corpus_is_never_in_memory_whole(
+    home: Home, make_subject: MakeSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_subject().evaluate(raw_head(32), lambda: encode_raw, ResultStore(home.results))
+    sizes: list[int] = []
+
+    def encode(vectors_nd: np.ndarray, norms_n: np.ndarray, role: Role) -> np.ndarray:
+        sizes.append(len(vectors_nd))
+        return vectors_nd
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all vectors were read at once")
+
+    monkeypatch.setattr("ragcun_cache.evaluation.subject.BLOCK_ROWS", 50)
+    monkeypatch.setattr("ragcun_cache.cache.EmbeddingCache.array", refuse)
+    subject = Subject.of(open_collection(home.collections / "tiny", "tiny"), _pair(home, "tiny"), EvalConfig())
+    blocks = subject.evaluate(raw_head(32), lambda: encode, ResultStore(home.root / "other"))
+    assert sizes == [15, 50, 50, 20]
+    assert blocks.metrics == whole.metrics
+
+
 def test_a_sampled_collection_has_its_own_metric_names(home: Home, make_subject: MakeSubject) -> None:
     store = ResultStore(home.results)
     sample = make_subject("sample", sample_of="msmarco").evaluate(raw_head(32), lambda: encode_raw, store)
