@@ -52,3 +52,8 @@ class Home:
     def ablations(self) -> Path:
         """What recipes were run and which of their runs failed, one folder a recipe."""
         return self.root / "ablations"
+
+    @property
+    def bm25(self) -> Path:
+        """BM25 indexes of passages, one folder a collection, its content and the parameters."""
+        return self.root / "bm25"
