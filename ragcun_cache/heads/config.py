@@ -24,6 +24,9 @@ class Arch(StrEnum):
     """A projection with an EMA target and a predictor, trained on the predictive and the isotropy loss."""
 
 
+ADAPTER = "adapter"
+"""An adapter learnt from the judgements of one collection: what ``ragcun-cache tune`` makes, not ``train-head``."""
+
 ArchName = Annotated[Arch | str, Field(union_mode="left_to_right")]
 """A built-in architecture, or the name of one that was registered (``heads.own``)."""
 
@@ -66,6 +69,42 @@ class Isotropy(StrEnum):
     SCALE_FREE = "scale_free"
 
 
+class AdapterMap(StrEnum):
+    """The form of an adapter. All start at the identity."""
+
+    LINEAR = "linear"
+    """``W x + b``, from ``W = I`` and ``b = 0``."""
+    LOW_RANK = "low_rank"
+    """``x + B A x``, from ``B = 0``; A is (rank, d)."""
+    MLP = "mlp"
+    """``x + MLP(x)``, the projection of the other heads, its last layer from zero."""
+
+
+class Side(StrEnum):
+    """Which vectors an adapter moves."""
+
+    QUERY = "query"
+    """Only queries: the index stays as it is."""
+    BOTH = "both"
+    """Queries and passages, by one map: the index is built again."""
+
+
+class AdapterShape(BaseModel):
+    """What an adapter is made of; ``rank`` is given for ``low_rank`` and for nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    map: AdapterMap = AdapterMap.LINEAR
+    side: Side = Side.QUERY
+    rank: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _rank_of_low_rank(self) -> Self:
+        if (self.rank is None) == (self.map == AdapterMap.LOW_RANK):
+            raise ValueError(f"a {self.map} adapter has {'no' if self.rank else 'a'} rank")
+        return self
+
+
 class HeadConfig(BaseModel):
     """Everything needed to build one head, apart from its weights."""
 
@@ -82,6 +121,13 @@ class HeadConfig(BaseModel):
     isotropy: Isotropy = Isotropy.PUBLISHED
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     predictor_init: Init = Init.RANDOM
+    adapter: AdapterShape | None = None
+
+    @model_validator(mode="after")
+    def _adapter_has_a_shape(self) -> Self:
+        if (self.arch == ADAPTER) != (self.adapter is not None):
+            raise ValueError(f"arch {self.arch} and adapter {self.adapter} do not go together")
+        return self
 
     @model_validator(mode="after")
     def _identity_keeps_the_dimension(self) -> Self:
@@ -91,4 +137,5 @@ class HeadConfig(BaseModel):
 
     def scoring_sha256(self) -> str:
         """Hash the fields that scores depend on, given the weights; the others only shape training."""
-        return sha256_json(self.model_dump(mode="json", exclude={"dropout", "isotropy", "ema", "predictor_init"}))
+        unread = {"dropout", "isotropy", "ema", "predictor_init"} | ({"adapter"} if self.adapter is None else set())
+        return sha256_json(self.model_dump(mode="json", exclude=unread))

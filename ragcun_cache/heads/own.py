@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ragcun_cache.errors import HeadError
 from ragcun_cache.files import sha256_file
-from ragcun_cache.heads.config import Arch, HeadConfig
+from ragcun_cache.heads.config import ADAPTER, Arch, HeadConfig
 
 if TYPE_CHECKING:
     from ragcun_cache.heads.head import Head
@@ -42,7 +42,7 @@ def register_head(arch: str, build: Callable[[HeadConfig], Head]) -> None:
         HeadError: the name is taken by a built-in architecture.
 
     """
-    if arch in list(Arch):
+    if arch in (*Arch, ADAPTER):
         raise HeadError(f"{arch} is a built-in architecture", fix="register your head under another name")
     _registered[arch] = OwnArch(build, None)
 

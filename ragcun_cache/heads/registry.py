@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from ragcun_cache.errors import HeadError, unknown_choice
-from ragcun_cache.heads.config import Arch, HeadConfig
+from ragcun_cache.heads.adapter import AdapterHead
+from ragcun_cache.heads.config import ADAPTER, Arch, HeadConfig
 from ragcun_cache.heads.head import Head
 from ragcun_cache.heads.identity import IdentityHead
 from ragcun_cache.heads.lejepa import LejepaHead
@@ -46,6 +47,8 @@ def build_empty_head(config: HeadConfig) -> Head:
 def _build(config: HeadConfig, for_training: bool) -> Head:
     if isinstance(config.arch, Arch):
         return _BUILDERS[config.arch](config, for_training)
+    if config.arch == ADAPTER:
+        return AdapterHead(config)
     own = own_archs()
     if config.arch not in own:
         raise unknown_choice("arch", config.arch, [*Arch, *own], error=HeadError)
