@@ -1,0 +1,1 @@
+"""What is learnt from the judgements of one collection, from its cached vectors alone."""
