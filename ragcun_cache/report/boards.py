@@ -83,13 +83,22 @@ def _cell_content(cell: Cell) -> dict[str, Any]:
         "wins": against and against.wins,
         "ties": against and against.ties,
         "losses": against and against.losses,
-        "gold": [
+        "remarks": _remarks(cell),
+    }
+
+
+def _remarks(cell: Cell) -> list[str]:
+    remarks = []
+    if cell.against_exact is not None:
+        exact = cell.against_exact
+        remarks.append(f"index: recall@10 {exact.recall:.4f}, NDCG@10 {exact.ndcg_difference:+.4f}")
+    # Of one kind alone, seen or unseen, it is the figure itself.
+    if len(cell.gold) > 1:
+        remarks += [
             f"{'seen' if part.seen else 'unseen'} gold {part.mean:.4f}, raw {part.raw:.4f} ({part.queries})"
             for part in cell.gold
-            # Of one kind alone it is the figure itself.
-            if len(cell.gold) > 1
-        ],
-    }
+        ]
+    return remarks
 
 
 def verdict(board: Leaderboard) -> str:

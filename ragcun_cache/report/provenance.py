@@ -12,6 +12,7 @@ from ragcun_cache.evaluation.results import Result
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.report.boards import row_results
 from ragcun_cache.report.sources import Sources
+from ragcun_cache.retrieval.index import FLAT
 
 _COLUMNS = ["system", "collection", "seed", "date", "commit", "head sha256", "queries", "passages", "result"]
 _SHORT = 10
@@ -107,7 +108,20 @@ def commands(boards: Sequence[Leaderboard], results: Sequence[Result], sources: 
                     None
                 )
     lines += [line for line in encodes if line not in lines]
-    return [*lines, *trains, f"ragcun-cache eval --dataset {shlex.quote(','.join(collections))}", written_by]
+    return [*lines, *trains, *_evals(results), written_by]
+
+
+def _evals(results: Sequence[Result]) -> list[str]:
+    """Return a command for each way of evaluating: encoder, split and index."""
+    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+    for result in results:
+        setting = result.setting
+        groups.setdefault((setting.encoder, setting.split, setting.config.index), {})[setting.collection] = None
+    return [
+        shlex.join(["ragcun-cache", "eval", "--dataset", ",".join(names), "--encoder", encoder, "--split", split])
+        + ("" if index == FLAT else f" --index {shlex.quote(index)}")
+        for (encoder, split, index), names in groups.items()
+    ]
 
 
 def _settings(record: HeadRecord) -> str:

@@ -83,7 +83,7 @@ def test_curves_have_every_epoch_and_the_range_of_the_seeds(made: Report, evalua
     assert run["measures"]["loss_predictive"]["epochs"] == [1, 2]
 
 
-def test_commands_train_the_same_heads_again(made: Report, evaluated: Home) -> None:
+def test_commands_train_the_same_heads_again(made: Report, evaluated: Home, results: list[Result]) -> None:
     lines = [line for line in made.content["provenance"]["commands"] if " train-head " in line]
     records = {json.dumps(record.provenance["train"], sort_keys=True) for record in list_heads(evaluated.heads)}
     again = set()
@@ -93,6 +93,9 @@ def test_commands_train_the_same_heads_again(made: Report, evaluated: Home) -> N
             config = make_config({**json.loads(settings.strip("'")), "seed": seed})
             again.add(json.dumps(config.model_dump(mode="json"), sort_keys=True))
     assert again == records
+    (evaluate,) = [line for line in made.content["provenance"]["commands"] if " eval " in line]
+    encoder = results[0].setting.encoder
+    assert evaluate == f"ragcun-cache eval --dataset hard --encoder {encoder} --split test"
 
 
 def test_what_is_gone_is_left_out_and_named(evaluated: Home, tmp_path, results: list[Result]) -> None:

@@ -22,7 +22,7 @@ function columnCells(cell) {
   const pTitle = cell.p_uncorrected === undefined || cell.p_uncorrected === null ? null : `${pText(cell.p_uncorrected)} before the correction`;
   return [
     h("td", { class: "group" }, number(cell.mean, 4), cell.sd === null ? null : h("span", { class: "sd" }, `± ${number(cell.sd, 4)}`),
-      cell.gold.map((text) => h("span", { class: "settings" }, text))),
+      cell.remarks.map((text) => h("span", { class: "settings" }, text))),
     deltaCell(cell, {}),
     h("td", { class: cell.p !== null && cell.p >= 0.05 ? "soft" : null, title: pTitle }, pText(cell.p)),
     h("td", {}, cell.wins === null ? "–" : [h("span", { class: "wtl", "aria-hidden": "true" }, share(cell.wins), share(cell.ties), share(cell.losses)),
