@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -30,6 +31,7 @@ from ragcun_cache.role import Role
 # A task is run so often again when its worker dies or its machine is lost.
 _RETRIES = 2
 _WAIT_SECONDS = 1.0
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,11 @@ class RayEngine:
     def _connect(self, settings: EngineConfig) -> None:
         quiet = {"log_to_driver": False, "logging_level": "error"}
         try:
+            if settings.ray_address is not None:
+                _check_reachable(settings.ray_address)
             self._ray.init(address=settings.ray_address or "auto", **quiet)
             return
-        except ConnectionError as error:
+        except OSError as error:  # What Ray raises is one too, a ConnectionError.
             if settings.ray_address is not None:
                 raise ConfigError(
                     "no Ray cluster answers", where=settings.ray_address, found=error, fix="start it: ray start --head"
@@ -188,6 +192,13 @@ class RayEngine:
             if isinstance(error.cause, RagcunCacheError):
                 raise error.cause from None
             raise
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError at once if nothing listens at ``host:port``, where Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @lru_cache(maxsize=1)
