@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ragcun_cache.errors import HeadError, unknown_choice
 
-app = typer.Typer(no_args_is_help=True, help="Trained heads: list them, look at one.")
+if TYPE_CHECKING:
+    from ragcun_cache.heads.card import Score
+    from ragcun_cache.heads.export import BaseModel
+    from ragcun_cache.heads.store import HeadRecord
+    from ragcun_cache.home import Home
+
+_FORMATS = ("sentence-transformers",)
+
+app = typer.Typer(no_args_is_help=True, help="Trained heads: list them, look at one, export one.")
 
 
 @app.command("ls")
@@ -72,3 +81,89 @@ def info(name: Annotated[str, typer.Argument(help="name of a head")]) -> None:
         "epochs_table": polars.read_parquet(folder / METRICS_NAME).to_dicts(),
     }
     typer.echo(json.dumps(content, indent=2))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="name of a head, or its folder")],
+    out: Annotated[Path, typer.Option(help="folder to write; must not be there yet")],
+    to: Annotated[str, typer.Option(help="sentence-transformers")] = _FORMATS[0],
+    model: Annotated[str | None, typer.Option(help="the encoder that made the vectors [the one of that name]")] = None,
+) -> None:
+    """Write a head with its encoder as a model for SentenceTransformer(folder), which needs nothing of ragcun-cache."""
+    from ragcun_cache.evaluation.candidates import named_heads
+    from ragcun_cache.heads.card import model_card
+    from ragcun_cache.heads.export import export_sentence_transformers
+    from ragcun_cache.heads.store import load_head
+    from ragcun_cache.home import Home
+
+    if to not in _FORMATS:
+        raise unknown_choice("format", to, _FORMATS)
+    home = Home.default()
+    records = named_heads([name], home.heads)
+    if len(records) != 1:
+        found = ", ".join(record.name for record in records)
+        raise HeadError(f"{name} stands for several heads", expected="the name of one", found=found)
+    saved = load_head(records[0].folder)
+    base_name, base = _base_model(saved, model, home)
+    card = model_card(saved, base_name, out, _scores(saved, home))
+    export_sentence_transformers(saved, base, card, out)
+    typer.echo(f"{out}: SentenceTransformer({str(out)!r}) loads it")
+
+
+def _base_model(record: HeadRecord, model: str | None, home: Home) -> tuple[str, BaseModel]:
+    """Return the encoder that the head was trained on, compared with the caches that it made.
+
+    Raises:
+        HeadError: no cache of that encoder is here to say what it was, or the model is another.
+
+    """
+    from ragcun_cache.cache import list_caches
+    from ragcun_cache.cache.manifest import spec_differences
+    from ragcun_cache.encoder.config import EncodeConfig
+    from ragcun_cache.encoder.spec import EncoderSpec
+    from ragcun_cache.encoder.weights import find_weights
+    from ragcun_cache.heads.export import BaseModel
+
+    encoder = record.provenance.get("encoder")
+    specs = {found.role: found.spec for _, found in list_caches(home.caches) if found.encoder == encoder}
+    if not specs or any(spec.get("backend") == "imported" for spec in specs.values()):
+        raise HeadError(
+            f"the encoder of {record.name} is not known here",
+            where=home.caches,
+            expected=f"a cache that encoder {encoder} made",
+            found="imported vectors" if specs else "none",
+        )
+    weights = find_weights(model or str(next(iter(specs.values()))["model_id"]), home)
+    for role, spec in specs.items():
+        settled = {name: spec[name] for name in ("backend", "precision", "storage_dtype", "max_seq_length")}
+        prompt = {"query_prompt" if role == "query" else "passage_prompt": spec["prompt"]}
+        config = EncodeConfig.model_validate({"model": weights.model_id, **settled, **prompt})
+        if differences := spec_differences(spec, EncoderSpec.of(weights, role, config).to_dict()):
+            raise HeadError(
+                "this is not the model that the head was trained on (cached → given)",
+                where=weights.folder,
+                found="; ".join(differences),
+                fix="name the model with --model",
+            )
+    length = int(next(iter(specs.values()))["max_seq_length"])
+    prompts = {role: str(spec["prompt"]) for role, spec in specs.items()}
+    return weights.model_id, BaseModel(weights.folder, length, prompts)
+
+
+def _scores(record: HeadRecord, home: Home) -> list[Score]:
+    """Return what the results store knows of the head, beside the raw encoder in the same setting."""
+    from ragcun_cache.evaluation.store import ResultStore
+    from ragcun_cache.heads.card import Score
+
+    results = ResultStore(home.results).all()
+    raw = {result.setting.sha256: result for result in results if result.system.is_raw}
+    scores = []
+    for result in results:
+        if result.system.sha256 == record.sha256:
+            beside = raw.get(result.setting.sha256)
+            place = f"{result.setting.collection}/{result.setting.split}"
+            metric, value = next(iter(result.metrics.items()))
+            of_raw = None if beside is None else beside.metrics[metric]
+            scores.append(Score(place, metric, value, of_raw, result.route))
+    return scores

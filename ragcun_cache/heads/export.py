@@ -1,0 +1,158 @@
+"""A head on its encoder, as a model that sentence-transformers loads without any of this project's code."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ragcun_cache.errors import HeadError
+from ragcun_cache.files import sync_folder
+from ragcun_cache.heads.config import Input
+from ragcun_cache.role import Role
+from ragcun_cache.similarity import Similarity
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ragcun_cache.heads.head import Head
+    from ragcun_cache.heads.projection import Projection
+    from ragcun_cache.heads.store import SavedHead
+
+_SIMILARITY: dict[Similarity, Literal["cosine", "dot", "euclidean"]] = {
+    Similarity.COSINE: "cosine",
+    Similarity.DOT: "dot",
+    Similarity.L2: "euclidean",
+}
+_PROMPT = {Role.QUERY: "query", Role.PASSAGE: "document"}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The encoder that a head was trained on: its folder, token limit, and the prompt of each role."""
+
+    folder: Path
+    max_seq_length: int
+    prompts: Mapping[Role, str]
+
+
+def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, folder: Path) -> None:
+    """Write a folder for ``SentenceTransformer(folder)``, whole or not at all.
+
+    It holds the encoder's own modules, then the head as ``Dense`` modules (behind a ``Router`` where queries and
+    passages are mapped differently), then ``Normalize`` for a head that is compared by cosine. All weights are float32
+    in safetensors, and no code comes along. ``encode_query`` and ``encode_document`` give what the head makes of cached
+    vectors. ``card`` becomes README.md.
+
+    Raises:
+        HeadError: the folder is there already, or the head is not made of linear layers and GELU.
+
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Router
+
+    if folder.exists():
+        raise HeadError("there is something here already", where=folder, fix="name another folder, or remove this one")
+    head = saved.head
+    by_role = {role: _dense_modules(head, role) for role in Role}
+    encoder = SentenceTransformer(str(base.folder), device="cpu", local_files_only=True)
+    encoder.max_seq_length = base.max_seq_length
+    modules: list[nn.Module] = [module for module in encoder.float() if not isinstance(module, Normalize)]
+    if head.config.input == Input.UNIT:
+        modules.append(Normalize())
+    last = [Normalize()] if head.similarity == Similarity.COSINE else []
+    if _same(by_role[Role.QUERY], by_role[Role.PASSAGE]):
+        modules += [*by_role[Role.QUERY], *last]
+    else:
+        # A route must hold something; a second Normalize changes nothing.
+        routes = {role: [*dense, *last] or [Normalize()] for role, dense in by_role.items()}
+        modules.append(Router.for_query_document(routes[Role.QUERY], routes[Role.PASSAGE]))
+    model = SentenceTransformer(
+        modules=modules,
+        device="cpu",
+        prompts={_PROMPT[role]: prompt for role, prompt in base.prompts.items()},
+        similarity_fn_name=_SIMILARITY[head.similarity],
+    )
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        model.save_pretrained(str(partial), create_model_card=False)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(
+        (a.linear.weight == b.linear.weight).all() and (a.linear.bias == b.linear.bias).all()
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _dense_modules(head: Head, role: Role) -> list[Any]:
+    """Return the ``Dense`` modules that do to a vector what ``head`` does in ``role``. Raises HeadError."""
+    import torch
+    from torch import nn
+
+    from ragcun_cache.heads.adapter import AdapterHead, LinearMap, LowRankMap
+    from ragcun_cache.heads.config import Side
+    from ragcun_cache.heads.identity import IdentityHead
+    from ragcun_cache.heads.projected import ProjectionHead
+
+    if isinstance(head, IdentityHead):
+        return []
+    if isinstance(head, ProjectionHead):
+        return _mlp_modules(head.projection)
+    if not isinstance(head, AdapterHead):
+        raise HeadError(
+            f"a head of arch {head.config.arch} cannot be written as modules of sentence-transformers",
+            expected="a built-in architecture, or an adapter",
+        )
+    if role == Role.PASSAGE and head.side == Side.QUERY:
+        return []
+    if isinstance(head.map, LinearMap):
+        return [_dense(head.map.weight, head.map.bias, nn.Identity())]
+    if isinstance(head.map, LowRankMap):
+        weight = torch.eye(head.config.in_dim) + head.map.up @ head.map.down
+        return [_dense(weight, torch.zeros(len(weight)), nn.Identity())]
+    return _mlp_modules(head.map)
+
+
+def _mlp_modules(projection: Projection) -> list[Any]:
+    """Return two layers that compute ``MLP(s x) / s``, or ``x + MLP(s x) / s`` for a residual projection.
+
+    A stock layer has no bypass for x. But ``GELU(z) - GELU(-z) = z``, so x goes through the hidden layer as ``s x`` and
+    ``-s x`` beside its own units, and the last layer takes their difference: exact but for rounding.
+    """
+    import torch
+    from torch import nn
+
+    first, last = projection.mlp[0], projection.mlp[-1]
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    scale = projection.scale
+    weight: Tensor = first.weight * scale
+    bias: Tensor = first.bias
+    back = last.weight / scale
+    if projection.residual:
+        dim = weight.shape[1]
+        bypass = scale * torch.eye(dim)
+        weight, bias = torch.cat([weight, bypass, -bypass]), torch.cat([bias, torch.zeros(2 * dim)])
+        back = torch.cat([back, torch.eye(dim) / scale, -torch.eye(dim) / scale], dim=1)
+    return [_dense(weight, bias, nn.GELU()), _dense(back, last.bias / scale, nn.Identity())]
+
+
+def _dense(weight: Tensor, bias: Tensor, activation: nn.Module) -> Any:
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    return Dense(
+        in_features=weight.shape[1],
+        out_features=weight.shape[0],
+        activation_function=activation,
+        init_weight=weight.detach().clone(),
+        init_bias=bias.detach().clone(),
+    )

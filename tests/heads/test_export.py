@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ragcun_cache.cli.main import app
+from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.encoder import EncodeConfig, encode_collection
+from ragcun_cache.errors import HeadError
+from ragcun_cache.heads import SavedHead, apply_head, list_heads, load_head
+from ragcun_cache.heads.config import ADAPTER, AdapterMap, AdapterShape, Arch, HeadConfig, Init, Input, InputScale, Side
+from ragcun_cache.heads.export import BaseModel, export_sentence_transformers
+from ragcun_cache.heads.registry import build_head
+from ragcun_cache.heads.store import save_head
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
+from ragcun_cache.similarity import Similarity
+
+DIM = 32
+TEXTS = ["alpha beta", "gamma", "a longer text than the others are", "zeta eta theta iota"]
+
+CONFIGS = {
+    "identity": {"arch": Arch.IDENTITY, "init": Init.IDENTITY},
+    "lejepa": {"arch": Arch.LEJEPA, "init": Init.IDENTITY, "input_scale": InputScale.SQRT_DIM, "ema": 0.9},
+    "lejepa random": {"arch": Arch.LEJEPA, "out_dim": 12, "similarity": Similarity.L2, "ema": 0.9},
+    "dot": {"arch": Arch.ISOTROPY, "init": Init.IDENTITY, "similarity": Similarity.DOT},
+    "pooled": {"arch": Arch.UNTRAINED, "input": Input.POOLED, "similarity": Similarity.L2},
+    **{
+        f"{kind} {side}": {
+            "arch": ADAPTER,
+            "init": Init.IDENTITY,
+            "input_scale": InputScale.SQRT_DIM,
+            "adapter": AdapterShape(map=kind, side=side, rank=4 if kind == AdapterMap.LOW_RANK else None),
+        }
+        for kind in AdapterMap
+        for side in Side
+    },
+}
+
+
+def saved_head(folder: Path, **settings: object) -> SavedHead:
+    """Save a head whose weights are all moved from where they started."""
+    given = {"in_dim": DIM, "out_dim": DIM, "similarity": Similarity.COSINE} | settings
+    head = build_head(HeadConfig.model_validate(given), seed=0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    save_head(folder, head, {})
+    return load_head(folder)
+
+
+def units_and_norms(encoder: Path, texts: list[str], prompt: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Return what the cache would hold: unit rows, and their norms before."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(encoder), device="cpu")
+    pooled = SentenceTransformer(modules=list(model)[:2], device="cpu").encode([prompt + text for text in texts])
+    norms = np.linalg.norm(pooled, axis=1)
+    return pooled / norms[:, None], norms
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_exported_model_gives_what_the_head_makes_of_the_vectors(
+    name: str, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    saved = saved_head(tmp_path / "head", **CONFIGS[name])
+    prompts = {Role.QUERY: "ask: ", Role.PASSAGE: ""}
+    export_sentence_transformers(saved, BaseModel(tiny_encoder, 16, prompts), "a card", tmp_path / "model")
+    model = SentenceTransformer(str(tmp_path / "model"), device="cpu", trust_remote_code=False)
+    found = {Role.QUERY: model.encode_query(TEXTS), Role.PASSAGE: model.encode_document(TEXTS)}
+    expected = {}
+    for role in Role:
+        units, norms = units_and_norms(tiny_encoder, TEXTS, prompts[role])
+        expected[role] = apply_head(saved.head, units, role, norms_n=norms)
+        if saved.config.similarity == Similarity.COSINE:
+            expected[role] /= np.linalg.norm(expected[role], axis=1, keepdims=True)
+        np.testing.assert_allclose(found[role], expected[role], atol=1e-5)
+    similarity = model.similarity(found[Role.QUERY], found[Role.PASSAGE]).numpy()
+    if saved.config.similarity == Similarity.L2:
+        distance = np.linalg.norm(expected[Role.QUERY][:, None] - expected[Role.PASSAGE][None], axis=2)
+        np.testing.assert_allclose(similarity, -distance, atol=1e-4)
+    else:
+        np.testing.assert_allclose(similarity, expected[Role.QUERY] @ expected[Role.PASSAGE].T, atol=1e-4)
+    names = {path.name for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert not [one for one in names if one.endswith((".py", ".bin", ".pkl", ".pt"))]
+
+
+def test_the_encoder_that_is_given_stays_as_it_is(tmp_path: Path, tiny_encoder: Path) -> None:
+    before = {path: path.read_bytes() for path in tiny_encoder.rglob("*") if path.is_file()}
+    saved = saved_head(tmp_path / "head", **CONFIGS["lejepa"])
+    base = BaseModel(tiny_encoder, 8, {})
+    export_sentence_transformers(saved, base, "card", tmp_path / "model")
+    assert {path: path.read_bytes() for path in tiny_encoder.rglob("*") if path.is_file()} == before
+    with pytest.raises(HeadError, match="something here already"):
+        export_sentence_transformers(saved, base, "card", tmp_path / "model")
+
+
+def test_a_head_of_ones_own_is_refused_by_name(tmp_path: Path, tiny_encoder: Path) -> None:
+    saved = saved_head(tmp_path / "head", **CONFIGS["identity"])
+    saved.head.__class__ = type("OwnHead", (saved.head.__class__.__mro__[1],), {})
+    with pytest.raises(HeadError, match="cannot be written as modules"):
+        export_sentence_transformers(saved, BaseModel(tiny_encoder, 16, {}), "card", tmp_path / "model")
+    assert not list(tmp_path.glob("*model*"))
+
+
+def test_the_command_finds_the_encoder_and_writes_a_card(
+    home: Home,
+    tiny_collection: Callable[..., Path],
+    tiny_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    tiny_collection("tiny")
+    collection = find_collection("tiny", home)
+    config = EncodeConfig(model=str(tiny_encoder), backend="torch", precision="fp32", storage_dtype="float32")
+    encode_collection(collection, home, config)
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    run = CliRunner().invoke
+    assert run(app, ["train-head", "--dataset", "tiny", "--epochs", "1", "--device", "cpu"]).exit_code == 0
+    assert run(app, ["eval", "--dataset", "tiny"]).exit_code == 0
+    (record,) = list_heads(home.heads)
+    out = tmp_path / "model"
+    command = ["heads", "export", record.name, "--out", str(out), "--model", str(tiny_encoder)]
+    shown = run(app, command)
+    assert shown.exit_code == 0, shown.output
+    card = (out / "README.md").read_text()
+    for part in ("library_name: sentence-transformers", record.sha256, "tiny/test", "encode_query", "ndcg@10"):
+        assert part in card
+    assert str(home.root) not in card and str(tmp_path) not in card
+    texts = [text for batch in collection.texts(Role.QUERY) for text in batch.texts]
+    units, _ = units_and_norms(tiny_encoder, texts)
+    expected = apply_head(load_head(record.folder).head, units, Role.QUERY)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(SentenceTransformer(str(out), device="cpu").encode_query(texts), expected, atol=1e-5)
+
+    assert isinstance(run(app, command).exception, HeadError)
+    wrong = run(app, [*command[:3], "--out", str(tmp_path / "other"), "--to", "onnx"])
+    assert "sentence-transformers" in str(wrong.exception)
