@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragcun_cache.adapters.judgements import Judgements
 from ragcun_cache.heads.config import ADAPTER, AdapterShape, HeadConfig, Init, Side
 from ragcun_cache.similarity import Similarity
 
@@ -14,40 +16,68 @@ if TYPE_CHECKING:
     from ragcun_cache.heads.adapter import AdapterHead
 
 
-def ridge_to_identity(
-    query_pd: NDArray[np.float32], passage_pd: NDArray[np.float32], strength: float
-) -> NDArray[np.float32]:
-    """Return the W that minimises ``sum_i |W q_i - p_i|^2 + strength |W - I|_F^2`` over judged pairs (p, d).
+@dataclass(frozen=True)
+class PairMoments:
+    """Moments of judged pairs (q, p), all that the maps of queries are made from; float64.
 
-    ``W = (P^T Q + strength I) (Q^T Q + strength I)^-1`` (Hoerl and Kennard 1970, shrunk to I in place of 0).
+    ``pairs`` is their number; ``query_d`` and ``passage_d`` (d,) are means, ``qq``, ``qp`` and ``pp`` (d, d) means of
+    products of columns.
     """
-    dim = query_pd.shape[1]
-    query, passage = query_pd.astype(np.float64), passage_pd.astype(np.float64)
-    shrunk = strength * np.eye(dim)
-    transposed: NDArray[np.floating] = np.linalg.solve(query.T @ query + shrunk, query.T @ passage + shrunk)
-    return transposed.T.astype(np.float32)
+
+    pairs: int
+    query_d: NDArray[np.float64]
+    passage_d: NDArray[np.float64]
+    qq_dd: NDArray[np.float64]
+    qp_dd: NDArray[np.float64]
+    pp_dd: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, query_md: NDArray[np.float32], passage_nd: NDArray[np.float32], judgements: Judgements) -> PairMoments:
+        """Take the moments of all judgements of the queries ``query_md`` (m, d), each once whatever its grade."""
+        pairs = max(len(judgements.passage_j), 1)
+        count_m = np.diff(judgements.start_m1)
+        count_n = np.bincount(judgements.passage_j, minlength=len(passage_nd))
+        sum_md = np.zeros(query_md.shape, dtype=np.float64)
+        some_m = np.flatnonzero(count_m)
+        if len(some_m):
+            passage_jd = passage_nd[judgements.passage_j]
+            sum_md[some_m] = np.add.reduceat(passage_jd, judgements.start_m1[some_m], axis=0, dtype=np.float64)
+        query, passage = query_md.astype(np.float64), passage_nd.astype(np.float64)
+        return cls(
+            pairs,
+            count_m @ query / pairs,
+            count_n @ passage / pairs,
+            (query.T * count_m) @ query / pairs,
+            query.T @ sum_md / pairs,
+            (passage.T * count_n) @ passage / pairs,
+        )
 
 
-def procrustes(query_pd: NDArray[np.float32], passage_pd: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the rotation W that minimises ``sum_i |W q_i - p_i|^2``: ``V U^T`` of ``Q^T P`` (Schoenemann 1966)."""
-    left, _, right = np.linalg.svd(query_pd.astype(np.float64).T @ passage_pd.astype(np.float64))
-    rotation: NDArray[np.float32] = (left @ right).T.astype(np.float32)
-    return rotation
+def ridge_to_identity(moments: PairMoments, strength: float) -> NDArray[np.float32]:
+    """Return the W that minimises ``mean_i |W q_i - p_i|^2 + strength |W - I|_F^2`` over judged pairs.
 
-
-def within_pair(
-    query_pd: NDArray[np.float32], passage_pd: NDArray[np.float32], shrinkage: float
-) -> NDArray[np.float32]:
-    """Return ``(S + shrinkage t I)^-1``, times t so that it tends to I, of the covariance S of ``q_i - p_i``.
-
-    t is the mean variance. On queries alone, ``(W q) . p`` then is the product in the metric that counts least what
-    differs within pairs: within-class covariance normalisation (Hatch et al., Interspeech 2006).
+    ``W = (P^T Q + strength I) (Q^T Q + strength I)^-1`` of the moments (Hoerl and Kennard 1970, shrunk to I, not 0).
     """
-    difference = query_pd.astype(np.float64) - passage_pd.astype(np.float64)
-    covariance = np.cov(difference, rowvar=False)
-    mean = np.trace(covariance) / len(covariance)
-    ridged = covariance / mean + shrinkage * np.eye(len(covariance))
-    return np.asarray(np.linalg.inv(ridged) * (1 + shrinkage), dtype=np.float32)
+    shrunk = strength * np.eye(len(moments.qq_dd))
+    return np.asarray(np.linalg.solve(moments.qq_dd + shrunk, moments.qp_dd + shrunk).T, dtype=np.float32)
+
+
+def procrustes(moments: PairMoments) -> NDArray[np.float32]:
+    """Return the rotation W that minimises ``mean_i |W q_i - p_i|^2``: ``V U^T`` of ``Q^T P`` (Schoenemann 1966)."""
+    left, _, right = np.linalg.svd(moments.qp_dd)
+    return np.asarray((left @ right).T, dtype=np.float32)
+
+
+def within_pair(moments: PairMoments, shrinkage: float) -> NDArray[np.float32]:
+    """Return ``(S / t + shrinkage I)^-1 (1 + shrinkage)`` of the covariance S of ``q - p``, with t its mean variance.
+
+    It tends to I. On queries alone, ``(W q) . p`` then is the product in the metric that counts least what differs
+    within pairs: within-class covariance normalisation (Hatch et al., Interspeech 2006).
+    """
+    mean_d = moments.query_d - moments.passage_d
+    covariance_dd = moments.qq_dd - moments.qp_dd - moments.qp_dd.T + moments.pp_dd - np.outer(mean_d, mean_d)
+    ridged_dd = covariance_dd / (np.trace(covariance_dd) / len(covariance_dd)) + shrinkage * np.eye(len(covariance_dd))
+    return np.asarray(np.linalg.inv(ridged_dd) * (1 + shrinkage), dtype=np.float32)
 
 
 def soft_zca(passage_nd: NDArray[np.float32], exponent: float) -> NDArray[np.float32]:

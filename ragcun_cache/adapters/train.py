@@ -19,6 +19,9 @@ from ragcun_cache.heads.registry import build_head
 from ragcun_cache.objectives.corpus_softmax import Targets, corpus_softmax_loss
 from ragcun_cache.objectives.ranking import listwise_loss, margin_loss, weighted_pairwise_loss
 
+# Relevant passages of a query in one list. Pairs of a list are compared, so its length counts by its square.
+_DRAWN = 16
+
 
 def train_adapter(
     config: AdapterConfig,
@@ -102,34 +105,38 @@ def _batch_loss(
 def _candidate_loss(
     config: AdapterConfig, head: AdapterHead, judgements: Judgements, query_md: Tensor, corpus_nd: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """Compare each query with the relevant passages of the whole batch and with its own hard negatives.
-
-    A passage that is relevant to another query of the batch is a negative, unless it is a duplicate of one's own.
-    """
+    """Compare each query with its hard negatives and with its relevant passages, of which 16 at most are drawn."""
     row_mc, negative_mc = mine_negatives(query_md, corpus_nd, judgements, config.hard_negatives, config.duplicate)
+    relevant_mp, grade_mp = _padded(judgements)
 
     def loss(chosen_b: Tensor) -> Tensor:
-        batch = judgements.take(chosen_b.numpy())
-        relevant_p, place_j = torch.unique(torch.from_numpy(batch.passage_j), return_inverse=True)
-        owner_j, grade_j = torch.from_numpy(batch.owner_j), torch.from_numpy(batch.grade_j)
-        grade_bp = torch.zeros(len(chosen_b), len(relevant_p))
-        grade_bp[owner_j, place_j] = grade_j if config.graded else torch.ones_like(grade_j)
-        relevant_pd = corpus_nd[relevant_p].float()
-        alike_bp = (grade_bp > 0).float() @ (relevant_pd @ relevant_pd.T >= config.duplicate).float() > 0
-        present_bp = (grade_bp > 0) | ~alike_bp
-        hard_bcd = corpus_nd[row_mc[chosen_b]].float()
+        # Places without a passage have the grade 0, and lie behind all others by this key.
+        key_bp = torch.rand(grade_mp[chosen_b].shape) + (grade_mp[chosen_b] > 0)
+        drawn_bp = key_bp.topk(min(_DRAWN, key_bp.shape[1]), dim=1).indices
+        grade_bp = grade_mp[chosen_b].gather(1, drawn_bp)
+        row_bc = torch.cat([relevant_mp[chosen_b].gather(1, drawn_bp), row_mc[chosen_b]], dim=1)
+        present_bc = torch.cat([grade_bp > 0, negative_mc[chosen_b]], dim=1)
+        grade_bp = grade_bp if config.graded else (grade_bp > 0).float()
+        grade_bc = torch.cat([grade_bp, torch.zeros(negative_mc[chosen_b].shape)], dim=1)
 
         query_bd = normalize(head.encode_query(query_md[chosen_b]), dim=1)
-        score_bp = query_bd @ normalize(head.encode_passage(relevant_pd), dim=1).T
-        moved_bcd = normalize(head.encode_passage(hard_bcd.flatten(0, 1)), dim=1).view_as(hard_bcd)
-        score_bc = torch.einsum("bd,bcd->bc", query_bd, moved_bcd)
-
-        score = torch.cat([score_bp, score_bc], dim=1)
-        grade = torch.cat([grade_bp, torch.zeros_like(score_bc)], dim=1)
-        present = torch.cat([present_bp, negative_mc[chosen_b]], dim=1)
+        passage_kd = head.encode_passage(corpus_nd[row_bc.flatten()].float())
+        passage_bcd = normalize(passage_kd, dim=1).view(*row_bc.shape, -1)
+        score_bc = torch.einsum("bd,bcd->bc", query_bd, passage_bcd)
         if config.loss == Loss.MARGIN:
-            return margin_loss(score, grade, present, config.margin)
+            return margin_loss(score_bc, grade_bc, present_bc, config.margin)
         ranking_loss = weighted_pairwise_loss if config.loss == Loss.PAIRWISE else listwise_loss
-        return ranking_loss(score / config.temperature, grade, present)
+        return ranking_loss(score_bc / config.temperature, grade_bc, present_bc)
 
     return loss
+
+
+def _padded(judgements: Judgements) -> tuple[Tensor, Tensor]:
+    """Return the relevant passages of each query (m, p) int64 and their grades (m, p), 0 where there are fewer."""
+    place_j = np.arange(len(judgements.passage_j)) - judgements.start_m1[judgements.owner_j]
+    shape = (len(judgements), int(place_j.max()) + 1)
+    row_mp, grade_mp = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+    at = torch.from_numpy(judgements.owner_j), torch.from_numpy(place_j)
+    row_mp[at] = torch.from_numpy(judgements.passage_j)
+    grade_mp[at] = torch.from_numpy(judgements.grade_j)
+    return row_mp, grade_mp
