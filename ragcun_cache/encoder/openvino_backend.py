@@ -11,8 +11,8 @@ from ragcun_cache.encoder.tokens import Tokens
 from ragcun_cache.encoder.weights import Weights
 
 _BATCH_TOKENS = 1_280
-# Scales of int8 activations are found while they are computed, one for so many neighbours: no calibration is needed, and
-# an outlier spoils few. With groups of this size the chip's int8 units are still busy.
+# Scales of int8 activations are found while they are computed, one for so many neighbours: nothing is to be calibrated,
+# and an outlier spoils few. With groups of this size the chip's int8 units are still busy.
 _INT8_GROUP = 256
 
 
