@@ -15,7 +15,7 @@ from ragcun_cache.home import Home
 
 
 def encode(home: Home, collection: Collection, model: Path) -> EncodeReport:
-    config = EncodeConfig(model=str(model), precision="fp32", device="cpu", shard_rows=64)
+    config = EncodeConfig(model=str(model), backend="torch", precision="fp32", device="cpu", shard_rows=64)
     return encode_collection(collection, home, config)[1]
 
 
@@ -91,5 +91,5 @@ def test_vectors_of_another_spec_are_not_copied(home: Home, tiny_collection, tin
     folder = tiny_collection()
     encode(home, find_collection("tiny", home), tiny_encoder)
     edit(folder)
-    config = EncodeConfig(model=str(tiny_encoder), precision="fp32", device="cpu", max_seq_length=8)
+    config = EncodeConfig(model=str(tiny_encoder), backend="torch", precision="fp32", device="cpu", max_seq_length=8)
     assert encode_collection(find_collection("tiny", home), home, config)[1].copied == 0
