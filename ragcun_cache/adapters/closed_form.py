@@ -34,21 +34,23 @@ class PairMoments:
     @classmethod
     def of(cls, query_md: NDArray[np.float32], passage_nd: NDArray[np.float32], judgements: Judgements) -> PairMoments:
         """Take the moments of all judgements of the queries ``query_md`` (m, d), each once whatever its grade."""
+        import torch
+
         pairs = max(len(judgements.passage_j), 1)
         count_m = np.diff(judgements.start_m1)
         count_n = np.bincount(judgements.passage_j, minlength=len(passage_nd))
-        sum_md = np.zeros(query_md.shape, dtype=np.float64)
-        some_m = np.flatnonzero(count_m)
-        if len(some_m):
-            passage_jd = passage_nd[judgements.passage_j]
-            sum_md[some_m] = np.add.reduceat(passage_jd, judgements.start_m1[some_m], axis=0, dtype=np.float64)
+        sum_md = torch.zeros(query_md.shape).index_add_(
+            0,
+            torch.from_numpy(judgements.owner_j),
+            torch.from_numpy(passage_nd)[torch.from_numpy(judgements.passage_j)],
+        )
         query, passage = query_md.astype(np.float64), passage_nd.astype(np.float64)
         return cls(
             pairs,
             count_m @ query / pairs,
             count_n @ passage / pairs,
             (query.T * count_m) @ query / pairs,
-            query.T @ sum_md / pairs,
+            query.T @ sum_md.numpy() / pairs,
             (passage.T * count_n) @ passage / pairs,
         )
 

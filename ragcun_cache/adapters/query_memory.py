@@ -34,19 +34,19 @@ class QueryMemory:
 
     def density(self, query_qd: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the sum in the formula, (q, n) float32."""
-        near_qm = np.exp((query_qd @ self.query_md.T - 1.0) / self.temperature)
+        import torch
+
+        near_mq = np.exp((self.query_md @ query_qd.T - 1.0) / self.temperature)
         judgements = self.judgements
         best_m = np.ones(len(judgements), np.float32)
         np.maximum.at(best_m, judgements.owner_j, judgements.grade_j)
-        share_j = judgements.grade_j / best_m[judgements.owner_j]
-        density_nq = np.zeros((self.n_passages, len(query_qd)), dtype=np.float32)
-        # A passage at a time would be a loop over judgements; by passage order they are sums of neighbouring rows.
-        order_j = np.argsort(judgements.passage_j, kind="stable")
-        passage_j = judgements.passage_j[order_j]
-        if len(passage_j):
-            first = np.flatnonzero(np.concatenate([[True], passage_j[1:] != passage_j[:-1]]))
-            weighted_jq = near_qm.T[judgements.owner_j[order_j]] * share_j[order_j, None]
-            density_nq[passage_j[first]] = np.add.reduceat(weighted_jq, first, axis=0)
+        share_nm = torch.sparse_coo_tensor(
+            torch.from_numpy(np.stack([judgements.passage_j, judgements.owner_j])),
+            torch.from_numpy(judgements.grade_j / best_m[judgements.owner_j]),
+            (self.n_passages, len(judgements)),
+            check_invariants=True,
+        )
+        density_nq: NDArray[np.float32] = torch.sparse.mm(share_nm, torch.from_numpy(near_mq)).numpy()
         return density_nq.T
 
     @staticmethod

@@ -16,6 +16,7 @@ from ragcun_cache.cli.leaderboard import leaderboard
 from ragcun_cache.cli.report import report
 from ragcun_cache.cli.search import search
 from ragcun_cache.cli.train_head import train_head
+from ragcun_cache.cli.tune import tune
 from ragcun_cache.errors import RagcunCacheError
 
 _INTERRUPTED = 130
@@ -31,6 +32,7 @@ app.command()(encode)
 app.command()(train_head)
 app.command("eval")(evaluate)
 app.command()(ablate)
+app.command()(tune)
 app.command()(leaderboard)
 app.command()(report)
 app.command()(search)

@@ -1,0 +1,1 @@
+"""Tuning: what the cached vectors of one collection can give, chosen on dev queries, tested once."""

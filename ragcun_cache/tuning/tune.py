@@ -1,0 +1,403 @@
+"""One tuning: find the data, climb the ladder on dev, fit the choice on everything, test it once beside raw."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.adapters.judgements import Judgements
+from ragcun_cache.cache import CachePair, list_caches, open_pair
+from ragcun_cache.collections.collection import Collection
+from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.errors import CacheError, CollectionError, HeadError, TrainingError
+from ragcun_cache.evaluation.candidates import misfit, named_heads
+from ragcun_cache.evaluation.config import EvalConfig
+from ragcun_cache.evaluation.results import Result
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.evaluation.subject import Subject, encode_raw
+from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
+from ragcun_cache.files import atomic_file, sha256_json
+from ragcun_cache.heads.config import ADAPTER, Input
+from ragcun_cache.heads.store import HeadRecord, load_head, save_head
+from ragcun_cache.home import Home
+from ragcun_cache.progress import progress
+from ragcun_cache.provenance import library_versions, source_commit
+from ragcun_cache.retrieval.bm25 import Bm25Index
+from ragcun_cache.retrieval.run import Run
+from ragcun_cache.role import Role
+from ragcun_cache.similarity import Similarity
+from ragcun_cache.tuning.choice import Dev, choose
+from ragcun_cache.tuning.config import Labels, TuneConfig
+from ragcun_cache.tuning.ladder import Ladder
+from ragcun_cache.tuning.queries import Fold, QuerySet
+from ragcun_cache.tuning.spec import Adapter, Fusion, Spec
+from ragcun_cache.tuning.vectors import Source, Vectors
+
+_FOLDS = 5
+_MAX_DEV_QUERIES = 1000
+# Scores of all dev queries with all passages are held for BM25 and each temperature of query memory: 0.5 GB each.
+_MAX_SCORES = 2**27
+# What is kept back of the time for fitting and testing the choice.
+_CLIMB_SHARE = 0.8
+
+FIXED_IN_ADVANCE = Spec(bm25=Fusion.CONVEX, dense_weight=0.6)
+"""What is used where nothing may choose: raw vectors with BM25 (docs/beating_raw.md says where the weight is from)."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome.
+
+    ``trials`` are all systems that were tried, raw first, with their NDCG@10 on the dev queries; none where no
+    judgement could be used, and ``spec``, the system that was chosen, is then the one that was fixed in advance
+    (``dev_ndcg`` None). ``raw`` and ``winner`` are results on the test split; ``winner`` is None where raw was chosen.
+    ``head`` is the adapter in it, saved as a head of its own, if there is one. ``left_out`` are the rungs for which
+    there was no time.
+    """
+
+    config: TuneConfig
+    trials: list[tuple[Spec, float]]
+    spec: Spec
+    dev_ndcg: float | None
+    dev_queries: int
+    chosen_by: list[str]
+    left_out: list[str]
+    raw: Result
+    winner: Result | None
+    head: HeadRecord | None
+    seconds: float
+
+
+class _Data:
+    """One collection with its caches, texts and BM25 index, each read when it is needed."""
+
+    def __init__(self, collection: Collection, pair: CachePair, home: Home, heads: Sequence[HeadRecord]) -> None:
+        self.collection = collection
+        self.pair = pair
+        self._home = home
+        self._heads = heads
+
+    @cached_property
+    def source(self) -> Source:
+        heads = {record.name: load_head(record.folder).head for record in self._heads}
+        return Source(self.pair.query.array(), self.pair.passage.array(), heads)
+
+    @cached_property
+    def bm25(self) -> Bm25Index:
+        index = Bm25Index.of(self.collection, self._home)
+        if index.ids != self.pair.passage.ids:
+            raise CacheError(f"the cached passages of {self.collection.name} are not those of the collection")
+        return index
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        batches = self.collection.texts(Role.QUERY)
+        return {query_id: text for batch in batches for query_id, text in zip(batch.ids, batch.texts, strict=True)}
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that may be learnt from: train and dev, unless it is tested on."""
+        known = self.collection.splits()
+        return [split for split in ("train", "dev") if split in known and split != self.collection.test_split]
+
+    def judgements(self, split: str) -> Judgements:
+        """Return those of a split."""
+        return Judgements.of(self.collection.qrels(split), self.pair)
+
+    def judged(self, count: int, seed: int) -> Judgements | None:
+        """Return at most ``count`` of the queries that are judged in any of ``splits``; None where there are none."""
+        parts = [self.judgements(split) for split in self.splits]
+        if not sum(map(len, parts)):
+            return None
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.joined(part.take(np.flatnonzero(~np.isin(part.query_m, whole.query_m))))
+        return self.drawn(whole, count, seed)
+
+    def queries(self, rows: NDArray[np.int64], train: Judgements | None) -> QuerySet:
+        """Return the queries at these rows of the cache, against the whole corpus."""
+        ids = [self.pair.query.ids[row] for row in rows.tolist()]
+        return QuerySet(self.source, self.source.query_md[rows], [self._texts[one] for one in ids], self.bm25, train)
+
+    def fold(self, dev: Judgements, train: Judgements | None) -> Fold:
+        """Return these dev queries with what may be learnt from."""
+        own_q = np.full(len(dev), -1, np.int64)
+        if self.collection.ignore_identical_ids:
+            row_of = {passage_id: row for row, passage_id in enumerate(self.pair.passage.ids)}
+            own_q = np.array([row_of.get(self.pair.query.ids[row], -1) for row in dev.query_m.tolist()], np.int64)
+        return Fold(self.queries(dev.query_m, train), dev, own_q)
+
+    def drawn(self, judgements: Judgements, count: int, seed: int) -> Judgements:
+        """Return at most ``count`` of the queries, and no more than their scores with all passages may take."""
+        count = min(count, max(_MAX_SCORES // self.pair.passage.rows, 1), len(judgements))
+        return judgements.take(np.sort(np.random.default_rng(seed).permutation(len(judgements))[:count]))
+
+
+def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
+    """Choose a system for the collection on dev queries, test it and the raw encoder once, and store both results.
+
+    In domain, dev is the split ``dev``, or every fifth of the train queries in turn where there is none; what is
+    chosen is then fitted on all of them. Zero-shot, dev are judged queries of other collections. The test split is
+    read when the choice is made, and for nothing else. Without any judged query, ``FIXED_IN_ADVANCE`` is tested.
+
+    Raises:
+        TrainingError: there is nothing to learn from or to choose by.
+        CollectionError, CacheError, EvaluationError, HeadError: something that is named is not there or does not fit.
+
+    """
+    started = time.monotonic()
+    collection = find_collection(config.dataset, home, download=False)
+    pair = open_pair(home.caches, collection, config.encoder)
+    heads = _heads(config, pair, home)
+    data = _Data(collection, pair, home, heads)
+    if config.labels == Labels.TRAIN:
+        folds, everything, trained_on = _in_domain(data, config)
+    else:
+        folds, trained_on = _zero_shot(data, config, home, heads)
+        everything = None
+    trials, left_out, spec, dev_ndcg = [], [], FIXED_IN_ADVANCE, None
+    if folds:
+        dev = _dev(folds, config)
+        deadline = started + 60 * config.minutes * _CLIMB_SHARE
+        ladder = Ladder(folds, dev, deadline, seed=config.seed, heads=[record.name for record in heads])
+        with progress("tuning", "rungs", None) as advance:
+            for _ in ladder.climb():
+                advance(1)
+        chosen = choose(ladder.trials, dev)
+        trials = [(trial.spec, dev.mean(trial.ndcg_q)) for trial in ladder.trials]
+        left_out, spec, dev_ndcg = ladder.left_out, chosen.spec, dev.mean(chosen.ndcg_q)
+
+    subject = Subject.of(collection, pair, EvalConfig())
+    raw = subject.evaluate(raw_head(pair.passage.dim), lambda: encode_raw, store)
+    winner, head = None, None
+    if not spec.is_raw:
+        fitted = _Fitted(spec, data, everything)
+        seconds = time.monotonic() - started
+        head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
+        system = fitted.system(config, trained_on)
+        winner = subject.evaluate_run(system, lambda: fitted.rank(subject), store, cost=fitted.cost(seconds))
+    return Tuned(
+        config=config,
+        trials=trials,
+        spec=spec,
+        dev_ndcg=dev_ndcg,
+        dev_queries=sum(len(fold.dev) for fold in folds),
+        chosen_by=[f"{one.collection}/{one.split}" for one in trained_on],
+        left_out=left_out,
+        raw=raw,
+        winner=winner,
+        head=head,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _dev(folds: Sequence[Fold], config: TuneConfig) -> Dev:
+    """Put the dev queries of all folds in one row: parts of one collection, or collections of their own."""
+    sizes = [len(fold.dev) for fold in folds]
+    if config.labels == Labels.NONE:
+        return Dev(np.repeat(np.arange(len(folds)), sizes), np.zeros(sum(sizes), np.bool_))
+    return Dev(np.zeros(sum(sizes), np.int64), np.concatenate([fold.unseen for fold in folds]))
+
+
+def _heads(config: TuneConfig, pair: CachePair, home: Home) -> list[HeadRecord]:
+    records = named_heads(config.heads, home.heads)
+    for record in records:
+        if (problem := misfit(record, pair)) is not None:
+            raise problem
+        if record.config.similarity != Similarity.COSINE or record.config.input != Input.UNIT:
+            raise HeadError(
+                f"head {record.name} cannot be tuned with",
+                expected="a head that takes unit vectors and is compared by cosine",
+                found=f"input {record.config.input}, similarity {record.config.similarity}",
+            )
+    return records
+
+
+def _in_domain(data: _Data, config: TuneConfig) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
+    """Return the folds, all that the choice is fitted on in the end, and the splits that all of it is from."""
+    collection, splits = data.collection, data.splits
+    if "train" not in splits:
+        raise TrainingError(
+            f"{collection.name} has no judged queries but those that it is tested on",
+            expected="a split called train",
+            found=", ".join(collection.splits()),
+            fix="ragcun-cache tune --labels none",
+        )
+    train = data.judgements("train")
+    if config.train_queries is not None:
+        train, splits = data.drawn(train, config.train_queries, config.seed), ["train"]
+    if config.shuffled:
+        train = train.shuffled(config.seed)
+    if len(train) < 2 * _FOLDS:
+        raise TrainingError(f"{collection.name} has too few judged queries to tune by", found=f"{len(train)} in train")
+    trained_on = tuple(TrainedOn(collection=collection.sample_of or collection.name, split=split) for split in splits)
+    if "dev" in splits:
+        dev = data.judgements("dev")
+        # A query that is judged in both would be remembered, not found.
+        train = train.take(np.flatnonzero(~np.isin(train.query_m, dev.query_m)))
+        dev = dev.shuffled(config.seed) if config.shuffled else dev
+        return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), train)], train.joined(dev), trained_on
+    fold_m = np.random.default_rng(config.seed).permutation(len(train)) % _FOLDS
+    folds = []
+    for fold in range(_FOLDS):
+        dev = data.drawn(train.take(np.flatnonzero(fold_m == fold)), _MAX_DEV_QUERIES // _FOLDS, config.seed)
+        folds.append(data.fold(dev, train.take(np.flatnonzero(fold_m != fold))))
+    return folds, train, trained_on
+
+
+def _zero_shot(
+    data: _Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]
+) -> tuple[list[Fold], tuple[TrainedOn, ...]]:
+    """Return the judged queries of other collections, a fold each, and the splits that they are from."""
+    folds: list[Fold] = []
+    splits: list[TrainedOn] = []
+    for other in _others(data, config, home, heads):
+        judged = other.judged(_MAX_DEV_QUERIES, config.seed)
+        if judged is not None:
+            folds.append(other.fold(judged, None))
+            name = other.collection.sample_of or other.collection.name
+            splits += [TrainedOn(collection=name, split=split) for split in other.splits]
+    return folds, tuple(splits)
+
+
+def _others(data: _Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]) -> list[_Data]:
+    """Return the collections that may choose for this one.
+
+    Those that are named; else all that are cached by the same encoder, but for samples of one that is cached whole,
+    and for collections that the encoder or one of the heads was trained on: what is best there is not best elsewhere.
+    """
+    named = config.transfer is not None
+    caches = [found for _, found in list_caches(home.caches) if found.encoder == data.pair.encoder]
+    names = config.transfer if config.transfer is not None else sorted({found.collection for found in caches})
+    found = []
+    for name in names:
+        try:
+            collection = find_collection(name, home, download=False)
+            found.append(_Data(collection, open_pair(home.caches, collection, data.pair.encoder), home, heads))
+        except (CollectionError, CacheError):
+            if named:
+                raise
+    learnt = {(record.provenance.get("caches") or {}).get("collection") for record in heads}
+    refused = {data.collection.name, data.collection.sample_of or "", *learnt}
+    whole = {one.collection.name for one in found}
+    chosen = []
+    for one in found:
+        subject = Subject.of(one.collection, one.pair, EvalConfig())
+        if {one.collection.name, one.collection.sample_of} & refused:
+            if named:
+                raise TrainingError(
+                    f"{one.collection.name} cannot choose for {data.collection.name}",
+                    expected="a collection that is not the one tested on, and that no head was trained on",
+                )
+        elif named or not (one.collection.sample_of in whole or subject.in_base_training):
+            chosen.append(one)
+    return chosen
+
+
+class _Fitted:
+    """The chosen system, learnt from all judgements that it may know."""
+
+    def __init__(self, spec: Spec, data: _Data, train: Judgements | None) -> None:
+        self.spec = spec
+        self._data = data
+        self._train = train
+        self._vectors: Vectors = data.source.vectors(spec.dense, train)
+
+    def rank(self, subject: Subject) -> Run:
+        """Return the run of the test queries."""
+        pair = self._data.pair
+        queries = self._data.queries(pair.query.positions(subject.query_ids), self._train)
+        temperatures = (self.spec.memory.temperature,) if self.spec.memory else ()
+        scored = queries.scored(self._vectors, self.spec, temperatures)
+        return scored.pool.run(scored.fused(self.spec), subject.query_ids, pair.passage.ids, subject.config.depth)
+
+    def system(self, config: TuneConfig, trained_on: tuple[TrainedOn, ...]) -> System:
+        """Return what the result says of it. Tunings that differ only in their seed are seeds of one row."""
+        sha256 = sha256_json(
+            {
+                "spec": self.spec.model_dump(mode="json"),
+                "queries": _hash(self._vectors.queries(self._data.source.query_md)),
+                "passages": _hash(self._vectors.passage_nd),
+                "bm25": self._data.bm25.sha256,
+                "train": None if self._train is None else self._train.sha256,
+            }
+        )
+        return System(
+            name=f"tuned-{config.labels}-seed{config.seed}-{sha256[:8]}",
+            sha256=sha256,
+            arch=f"tuned, labels {config.labels}",
+            seed=config.seed,
+            settings=config.recipe,
+            trained_on=trained_on,
+            route="zero-shot" if config.labels == Labels.NONE else None,
+        )
+
+    def cost(self, seconds: float) -> Cost:
+        """Return what it takes to make and to keep, beyond the cached vectors."""
+        head, moved = self._vectors.head, self._vectors.moved_passages
+        parameters = 0 if head is None else sum(one.numel() for one in head.parameters())
+        size = 4 * parameters
+        if self.spec.bm25 is not None:
+            size += self._data.bm25.bytes
+        if self.spec.memory is not None and self._train is not None:
+            size += 2 * len(self._train) * self._data.pair.query.dim + 12 * len(self._train.passage_j)
+        return Cost(seconds=seconds, parameters=parameters, bytes=size, index_rebuilt=moved)
+
+    def save(
+        self,
+        config: TuneConfig,
+        trained_on: tuple[TrainedOn, ...],
+        dev_ndcg: float | None,
+        seconds: float,
+        home: Home,
+    ) -> HeadRecord | None:
+        """Keep the adapter, if there is one, as a head that ``eval``, ``search`` and ``heads export`` know."""
+        import polars
+
+        from ragcun_cache.training.diagnostics import DEV_METRIC
+        from ragcun_cache.training.run import METRICS_NAME
+
+        head, pair = self._vectors.head, self._data.pair
+        if head is None or head.config.arch != ADAPTER or self._train is None:
+            return None
+        splits = [one.split for one in trained_on]
+        epochs = self.spec.dense.config.epochs if isinstance(self.spec.dense, Adapter) else 1
+        row = {DEV_METRIC: dev_ndcg, "epoch": epochs, "train_seconds": seconds, "measure_seconds": 0.0}
+        provenance = {
+            "complete": True,
+            "epoch": epochs,
+            "epochs": epochs,
+            "seed": config.seed,
+            "encoder": pair.encoder,
+            "encoder_model": pair.passage.manifest.spec.get("model_id"),
+            "caches": {"collection": pair.collection},
+            "train_pairs": len(self._train.passage_j),
+            "train": {
+                **self.spec.dense.model_dump(mode="json"),
+                "train": splits[0],
+                "epochs": epochs,
+                **({"dev": splits[1], "select": "best_dev"} if len(splits) > 1 else {}),
+            },
+            "metrics": row,
+            "versions": library_versions(),
+            "commit": source_commit(),
+        }
+        sha256 = _hash(self._vectors.queries(self._data.source.query_md))
+        name = f"{pair.collection.replace('/', '__')}-adapter-{self.spec.dense.kind}-seed{config.seed}-{sha256[:8]}"
+        record = save_head(home.heads / name, head, provenance)
+        table = io.BytesIO()
+        polars.DataFrame([row]).write_parquet(table)
+        with atomic_file(record.folder / METRICS_NAME) as handle:
+            handle.write(table.getvalue())
+        return record
+
+
+def _hash(rows_nd: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows_nd).data).hexdigest()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ragcun_cache.tuning.choice import Dev, Trial, choose
+from ragcun_cache.tuning.spec import Fusion, Memory, Spec
+
+RAW, HYBRID = Spec(), Spec(bm25=Fusion.CONVEX, dense_weight=0.6)
+MEMORY = HYBRID.model_copy(update={"memory": Memory(temperature=0.1, evidence=10.0, weight=1.0)})
+N = 200
+
+
+def dev(unseen: np.ndarray | None = None) -> Dev:
+    return Dev(np.zeros(N, np.int64), np.zeros(N, np.bool_) if unseen is None else unseen)
+
+
+def noise(scale: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=scale, size=N)
+
+
+def test_what_is_clearly_better_is_chosen() -> None:
+    base = np.full(N, 0.5)
+    trials = [Trial(RAW, base), Trial(HYBRID, base + 0.05 + noise(0.1)), Trial(MEMORY, base + 0.2 + noise(0.1, 1))]
+    assert choose(trials, dev()).spec == MEMORY
+
+
+def test_of_equals_the_one_with_the_fewest_parts() -> None:
+    base = np.full(N, 0.5)
+    hybrid = base + 0.2 + noise(0.1)
+    slightly = hybrid + 0.001 + noise(0.1, 1) - noise(0.1, 1).mean()
+    assert choose([Trial(RAW, base), Trial(HYBRID, hybrid), Trial(MEMORY, slightly)], dev()).spec == HYBRID
+
+
+def test_of_equals_the_one_that_is_best_for_unseen_gold() -> None:
+    unseen = np.arange(N) < 60
+    base = np.full(N, 0.5)
+    hybrid = base + 0.2 + np.where(unseen, 0.0, 0.002)
+    memory = base + 0.2 + np.where(unseen, 0.004, 0.0) + noise(0.01) - noise(0.01).mean()
+    trials = [Trial(RAW, base), Trial(HYBRID, hybrid), Trial(MEMORY, memory)]
+    assert choose(trials, dev(unseen)).spec == MEMORY
+    assert choose(trials, dev()).spec == HYBRID
+
+
+@pytest.mark.parametrize(("errors", "raw"), [(1.9, True), (2.1, False)])
+def test_raw_stays_unless_something_is_better_by_two_standard_errors(errors: float, raw: bool) -> None:
+    difference = noise(0.3)
+    difference += errors * difference.std(ddof=1) / np.sqrt(N) - difference.mean()
+    trials = [Trial(RAW, np.full(N, 0.5)), Trial(HYBRID, 0.5 + difference)]
+    assert choose(trials, dev()).spec.is_raw == raw
+
+
+def test_collections_count_alike_whatever_their_size() -> None:
+    two = Dev(np.repeat([0, 1], [150, 50]), np.zeros(N, np.bool_))
+    value = np.where(np.arange(N) < 150, 1.0, 0.0)
+    assert two.mean(value) == pytest.approx(0.5)
+    value = noise(1.0)
+    expected = np.sqrt(value[:150].var(ddof=1) / 150 + value[150:].var(ddof=1) / 50) / 2
+    assert two.standard_error(value) == pytest.approx(expected)
