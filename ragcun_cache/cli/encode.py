@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -97,7 +99,10 @@ def encode(
             if not as_json:
                 typer.echo(_estimate_lines(estimate))
             continue
-        for report in encode_collection(collection, home, config, where, chosen):
+        # Ray tells of lost workers on stdout, which is for results.
+        with redirect_stdout(sys.stderr) if engine == "ray" else nullcontext():
+            reports = encode_collection(collection, home, config, where, chosen)
+        for report in reports:
             records.append(_record(collection.name, report))
             if not as_json:
                 typer.echo(_lines(collection.name, report))
