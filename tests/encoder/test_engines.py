@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ragcun_cache.cache import CacheWriter, EmbeddingCache, Shard, verify
 from ragcun_cache.collections import Collection, find_collection
@@ -22,7 +23,7 @@ from ragcun_cache.errors import CollectionError, ConfigError, EncoderError
 from ragcun_cache.home import Home
 
 SHARD_ROWS = 32
-TWO_WORKERS = EngineConfig(workers=2)
+TWO_WORKERS = EngineConfig(workers=2, threads=1)
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in Linux's /proc")
 
 
@@ -31,6 +32,16 @@ def config(tiny_encoder: Path) -> EncodeConfig:
     return EncodeConfig(
         model=str(tiny_encoder), backend="torch", precision="fp32", device="cpu", shard_rows=SHARD_ROWS, batch_tokens=64
     )
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch rounds differently with another number of threads; a worker has one where there are two cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
