@@ -41,7 +41,7 @@ class EncodedPairs(PairTensors):
     texts: list[tuple[str, str]]
     encode: Callable[[list[str]], NDArray[np.float32]]
 
-    def batch(self, chosen_b: Tensor) -> PairBatch:
+    def batch(self, chosen_b: Tensor, *, negatives: bool = False) -> PairBatch:
         """Encode the queries and passages of the pairs ``chosen_b``."""
         chosen = [self.texts[row] for row in chosen_b.tolist()]
         vectors_nd = torch.from_numpy(self.encode([text for side in zip(*chosen, strict=True) for text in side]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ragcun_cache.cache import open_pair
@@ -59,7 +59,13 @@ class Bench:
         return subject
 
     def carry_out(
-        self, name: str, config: TrainConfig, *, evaluate: bool, on_epoch: Callable[[dict[str, Any]], None]
+        self,
+        name: str,
+        config: TrainConfig,
+        *,
+        evaluate: bool,
+        also_epochs: Collection[int] = (),
+        on_epoch: Callable[[dict[str, Any]], None],
     ) -> TrainedHead:
         """Train the head, or find it, and evaluate it where it has not been.
 
@@ -73,7 +79,7 @@ class Bench:
                 found=found,
                 fix="run the same command again",
             )
-        trained = train_head(config, self.home, data=data, wait=True, on_epoch=on_epoch)
+        trained = train_head(config, self.home, data=data, wait=True, also_epochs=also_epochs, on_epoch=on_epoch)
         if evaluate:
             record = trained.record
             encode, system, cost = head_encoder(record, config.device), describe_head(record), head_cost(record)

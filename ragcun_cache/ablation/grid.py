@@ -24,17 +24,20 @@ def cross(
 ) -> list[PlannedRun]:
     """Return a run for every point of ``grid`` and every seed; ``own`` goes over ``grid``, that over ``shared``.
 
+    A list in ``own`` is a grid of this entry's own: no setting has a list for a value.
     What the architecture of a run leaves no choice in is taken out of ``grid``, ``shared`` and ``seeds`` for it, so
     some of the runs may be equal. In ``own`` it is an error, as any setting is that no run could have; ``name`` is
     no setting. Raises ConfigError.
     """
-    settings = {name: value for name, value in own.items() if name != "name"}
+    settings = {name: value for name, value in own.items() if name != "name" and not isinstance(value, list)}
+    own_grid = {name: value for name, value in own.items() if isinstance(value, list)}
+    grid = {**{name: points for name, points in grid.items() if name not in settings}, **own_grid}
     runs = []
     for point in product(*grid.values()):
-        chosen = {name: value for name, value in zip(grid, point, strict=True) if name not in settings}
+        chosen = dict(zip(grid, point, strict=True))
         arch = {**shared, **chosen, **settings}.get("arch", Arch.LEJEPA)
         fixed = settings_fixed_by(str(arch))
-        free = {name: value for name, value in {**shared, **chosen}.items() if name not in fixed}
+        free = {name: value for name, value in {**shared, **chosen}.items() if name not in fixed or name in own_grid}
         told = [str(own["name"])] if "name" in own else _told(settings)
         told += _told({name: value for name, value in chosen.items() if name in free})
         for seed in seeds:

@@ -17,7 +17,7 @@ from ragcun_cache.heads.store import HeadRecord, read_record
 from ragcun_cache.home import Home
 from ragcun_cache.provenance import machine
 from ragcun_cache.training.pairs import data_settings
-from ragcun_cache.training.run import run_name
+from ragcun_cache.training.run import run_name, shares_epochs
 
 if TYPE_CHECKING:
     from ragcun_cache.ablation.search import Found
@@ -155,8 +155,15 @@ class Sweep:
                 self._look_again(run, evaluate)
             watch(run, event)
 
-        tasks = [Task(number, str(run.name), run.planned.config, evaluate) for number, run in enumerate(wanted)]
-        workers.carry_out(tasks, hear)
+        shorter = _shorter([run.planned for run in wanted])
+        tasks = [
+            Task(number, str(run.name), run.planned.config, evaluate, tuple(shorter.get(number, {}).values()))
+            for number, run in enumerate(wanted)
+        ]
+        # Those that longer runs leave on their way come after them: nothing is left to train in them.
+        waiting = {number for numbers in shorter.values() for number in numbers}
+        workers.carry_out([task for task in tasks if task.number not in waiting], hear)
+        workers.carry_out([task for task in tasks if task.number in waiting], hear)
 
     def results(self) -> list[Result]:
         """Return the results of all runs that are done, after those of the raw encoders that they stand on."""
@@ -184,6 +191,20 @@ def _by_data(planned: Sequence[PlannedRun]) -> list[int]:
     """Return the positions of ``planned`` in an order in which runs of equal data follow each other."""
     keys = [sha256_json(data_settings(run.config)) for run in planned]
     return sorted(range(len(planned)), key=lambda index: keys.index(keys[index]))
+
+
+def _shorter(planned: Sequence[PlannedRun]) -> dict[int, dict[int, int]]:
+    """Return, for each run that others are the beginning of, their positions in ``planned`` with their epochs."""
+    longest: dict[str, int] = {}
+    places = [place for place, run in enumerate(planned) if shares_epochs(run.config) and run.config.epochs]
+    keys = {place: planned[place].config.model_dump_json(exclude={"epochs"}) for place in places}
+    for place in sorted(places, key=lambda place: -planned[place].config.epochs):
+        longest.setdefault(keys[place], place)
+    shorter: dict[int, dict[int, int]] = {}
+    for place in places:
+        if longest[keys[place]] != place:
+            shorter.setdefault(longest[keys[place]], {})[place] = planned[place].config.epochs
+    return shorter
 
 
 def count(runs: Iterable[SweepRun]) -> dict[State, int]:

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """A run to carry out; ``number`` is how events speak of it. Without ``evaluate`` it is only trained."""
+    """A run to carry out; ``number`` is how events speak of it. Without ``evaluate`` it is only trained.
+
+    On its way it leaves the heads of shorter runs, of ``also_epochs`` epochs.
+    """
 
     number: int
     name: str
     config: TrainConfig
     evaluate: bool
+    also_epochs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ def _carry_out(bench: Bench, task: Task, pipe: Connection) -> Event:
             task.name,
             task.config,
             evaluate=task.evaluate,
+            also_epochs=task.also_epochs,
             on_epoch=lambda row: pipe.send(Event(task.number, "epoch", row, time.perf_counter() - started)),
         )
         return Event(task.number, "done", trained.rows[-1], time.perf_counter() - started)

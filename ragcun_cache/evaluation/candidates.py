@@ -98,7 +98,7 @@ def _trained_on(record: HeadRecord) -> tuple[TrainedOn, ...]:
         return ()
     collection = str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")
     splits = [str(train["train"])]
-    if train.get("select") == "best_dev":
+    if train.get("select") in ("best_dev", "dev_loss"):
         splits += [dev] if isinstance(dev := train.get("dev"), str) else []
     return tuple(TrainedOn(collection=collection, split=split) for split in splits)
 

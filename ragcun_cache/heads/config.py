@@ -22,6 +22,10 @@ class Arch(StrEnum):
     """A projection trained on the isotropy loss alone."""
     LEJEPA = "lejepa"
     """A projection with an EMA target and a predictor, trained on the predictive and the isotropy loss."""
+    RESPRED = "respred"
+    """A projection with a residual predictor, ``z + alpha tanh(MLP(z))``, trained on the same and a penalty on it."""
+    ASYMMETRIC = "asymmetric"
+    """Two projections, one for queries and one for passages, trained on a contrastive and the isotropy loss."""
 
 
 ADAPTER = "adapter"
@@ -63,10 +67,54 @@ class InputScale(StrEnum):
 
 
 class Isotropy(StrEnum):
-    """The form of the isotropy loss (see ``objectives.isotropy``)."""
+    """The form of the isotropy loss (see ``objectives.isotropy`` and ``objectives.sigreg``)."""
 
     PUBLISHED = "published"
     SCALE_FREE = "scale_free"
+    SIGREG = "sigreg"
+    """That of the LeJEPA paper: every one-dimensional shadow of the outputs should look like N(0, 1)."""
+
+
+class Predictive(StrEnum):
+    """The form of the predictive loss (see ``objectives.predictive``)."""
+
+    MSE = "mse"
+    COSINE = "cosine"
+
+
+class Contrastive(StrEnum):
+    """The form of the contrastive loss (see ``objectives.contrastive``)."""
+
+    TRIPLET = "triplet"
+    INFONCE = "infonce"
+
+
+class Term(StrEnum):
+    """The loss terms of the built-in architectures; those with a weight above 0 are computed."""
+
+    ISOTROPY = "isotropy"
+    PREDICTIVE = "predictive"
+    CONTRASTIVE = "contrastive"
+    VARIANCE = "variance"
+    RESIDUAL = "residual"
+
+
+class Towers(StrEnum):
+    """How the two projections of an asymmetric head start."""
+
+    INDEPENDENT = "independent"
+    """Each from weights of its own, as published: at random, queries and passages then share no space."""
+    COPIED = "copied"
+    """Passages from the weights of queries: what the encoder aligned is still aligned."""
+
+
+class Output(StrEnum):
+    """What becomes of the outputs of a trained head."""
+
+    PLAIN = "plain"
+    STANDARDIZED = "standardized"
+    """Mean 0 and standard deviation 1 in each dimension, over the outputs for the training pairs. Compared by l2 this
+    is what ctn/ragcun calls the new formulation, compared by cosine (that is, normalised) the old."""
 
 
 class AdapterMap(StrEnum):
@@ -117,10 +165,21 @@ class HeadConfig(BaseModel):
     init: Init = Init.RANDOM
     input: Input = Input.UNIT
     input_scale: InputScale = InputScale.NONE
+    output: Output = Output.PLAIN
+    towers: Towers = Towers.INDEPENDENT
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    terms: tuple[Term, ...] = (Term.ISOTROPY, Term.PREDICTIVE)
     isotropy: Isotropy = Isotropy.PUBLISHED
+    predictive: Predictive = Predictive.MSE
+    contrastive: Contrastive = Contrastive.INFONCE
+    contrastive_similarity: Similarity = Similarity.COSINE
+    temperature: float = Field(default=0.05, gt=0.0)
+    margin: float = Field(default=0.1, ge=0.0)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    stop_gradient: bool = True
+    predictor_layers: int = Field(default=2, ge=0, le=2)
     predictor_init: Init = Init.RANDOM
+    residual_tanh: bool = True
     adapter: AdapterShape | None = None
 
     @model_validator(mode="after")
@@ -137,5 +196,7 @@ class HeadConfig(BaseModel):
 
     def scoring_sha256(self) -> str:
         """Hash the fields that scores depend on, given the weights; the others only shape training."""
-        unread = {"dropout", "isotropy", "ema", "predictor_init"} | ({"adapter"} if self.adapter is None else set())
-        return sha256_json(self.model_dump(mode="json", exclude=unread))
+        return sha256_json(self.model_dump(mode="json", include=_SCORING, exclude_none=True))
+
+
+_SCORING = {"arch", "in_dim", "out_dim", "similarity", "init", "input", "input_scale", "output", "adapter"}

@@ -102,12 +102,17 @@ def _dense_modules(head: Head, role: Role) -> list[Any]:
     from ragcun_cache.heads.adapter import AdapterHead, LinearMap, LowRankMap
     from ragcun_cache.heads.config import Side
     from ragcun_cache.heads.identity import IdentityHead
+    from ragcun_cache.heads.output import Standardize
     from ragcun_cache.heads.projected import ProjectionHead
 
     if isinstance(head, IdentityHead):
         return []
     if isinstance(head, ProjectionHead):
-        return _mlp_modules(head.projection)
+        modules = _mlp_modules(head.projection_of(role))
+        if isinstance(head.output, Standardize):
+            inverse_e = 1 / head.output.std_e
+            modules.append(_dense(inverse_e.diag(), -head.output.mean_e * inverse_e, nn.Identity()))
+        return modules
     if not isinstance(head, AdapterHead):
         raise HeadError(
             f"a head of arch {head.config.arch} cannot be written as modules of sentence-transformers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ragcun_cache.heads.config import HeadConfig
@@ -12,10 +13,21 @@ from ragcun_cache.heads.config import HeadConfig
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Encoder vectors of b judged pairs, row i of one with row i of the other: both (b, d) float32."""
+    """Encoder vectors of b judged pairs, row i of one with row i of the other: both (b, d) float32.
+
+    ``negative_bb`` (b, b) bool says which passages (columns) are not judged relevant to which queries (rows); None
+    where nothing is known but the pairs themselves.
+    """
 
     query_bd: Tensor
     passage_bd: Tensor
+    negative_bb: Tensor | None = None
+
+    def negatives(self) -> Tensor:
+        """Return ``negative_bb``, or without it every passage but a query's own."""
+        if self.negative_bb is not None:
+            return self.negative_bb
+        return ~torch.eye(len(self.query_bd), dtype=torch.bool, device=self.query_bd.device)
 
 
 class Head(nn.Module, ABC):
@@ -43,6 +55,13 @@ class Head(nn.Module, ABC):
         ``step`` counts from 0 over the whole training, for terms that are drawn anew at each step.
         """
         return {}
+
+    def watched(self) -> dict[str, Tensor]:
+        """Return figures (scalars) of the latest batch that nothing is learnt by but that are worth a look."""
+        return {}
+
+    def fit_output(self, query_nd: Tensor, passage_nd: Tensor) -> None:
+        """Take what is done to finished outputs from the training pairs' vectors, (n, d) each, if there is anything."""
 
     def ema_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return (target, online) modules: each target follows its online twin as a moving average."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ragcun_cache.heads.config import HeadConfig, Isotropy
+from ragcun_cache.heads.config import HeadConfig, Output
 from ragcun_cache.heads.head import Head, PairBatch
+from ragcun_cache.heads.output import Standardize
 from ragcun_cache.heads.projection import Projection
-from ragcun_cache.objectives.isotropy import isotropy_loss
+from ragcun_cache.heads.terms import shared_terms
+from ragcun_cache.role import Role
 
 
 class ProjectionHead(Head):
@@ -17,27 +19,42 @@ class ProjectionHead(Head):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
         self.projection = Projection(config)
+        self.output = Standardize(config) if config.output == Output.STANDARDIZED else nn.Identity()
 
     def encode_query(self, x_bd: Tensor) -> Tensor:
         """Map query vectors (b, d) to (b, e)."""
-        y_be: Tensor = self.projection(x_bd)
+        y_be: Tensor = self.output(self.projection_of(Role.QUERY)(x_bd))
         return y_be
 
     def encode_passage(self, x_bd: Tensor) -> Tensor:
         """Map passage vectors (b, d) to (b, e)."""
-        y_be: Tensor = self.projection(x_bd)
+        y_be: Tensor = self.output(self.projection_of(Role.PASSAGE)(x_bd))
         return y_be
 
-    def project_pairs(self, batch: PairBatch) -> Tensor:
-        """Project queries and passages in one pass: (2b, e), queries first, in the units that losses work in."""
-        z_ne: Tensor = self.projection(torch.cat([batch.query_bd, batch.passage_bd]))
-        return z_ne * self.projection.scale
+    def projection_of(self, role: Role) -> Projection:
+        """Return the projection of queries or passages: here they are one."""
+        return self.projection
+
+    @torch.no_grad()
+    def fit_output(self, query_nd: Tensor, passage_nd: Tensor) -> None:
+        """Standardise, where the config says so, by the outputs for these vectors (n, d)."""
+        if isinstance(self.output, Standardize):
+            was_training = self.training
+            self.eval()
+            query_ne = self.projection_of(Role.QUERY)(query_nd)
+            self.output.fit(torch.cat([query_ne, self.projection_of(Role.PASSAGE)(passage_nd)]))
+            self.train(was_training)
+
+    def project_pairs(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Project queries and passages in one pass: (b, e) each, in the units that losses work in."""
+        z_ne: Tensor = self.projection(torch.cat([batch.query_bd, batch.passage_bd])) * self.projection.scale
+        z_query_be, z_passage_be = z_ne.chunk(2)
+        return z_query_be, z_passage_be
 
 
 class IsotropyHead(ProjectionHead):
-    """A projection trained on the isotropy loss alone (the published row "pure isotropy")."""
+    """A projection trained on terms that look at its outputs alone: isotropy, and what else has a weight."""
 
     def losses(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
-        """Return ``isotropy``."""
-        z_ne = self.project_pairs(batch)
-        return {"isotropy": isotropy_loss(z_ne, scale_free=self.config.isotropy == Isotropy.SCALE_FREE)}
+        """Return the terms that the config has a weight for."""
+        return shared_terms(self.config, batch, *self.project_pairs(batch), step)

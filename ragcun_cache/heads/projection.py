@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from ragcun_cache.heads.config import HeadConfig, Init, InputScale
@@ -13,9 +14,13 @@ def _mlp(in_dim: int, hidden_dim: int, out_dim: int, dropout: float, *, zero_las
     """Linear, GELU, dropout, Linear, with PyTorch's default initialisation: uniform within 1 / sqrt(fan in)."""
     last = nn.Linear(hidden_dim, out_dim)
     if zero_last:
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        _zero(last)
     return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), last)
+
+
+def _zero(linear: nn.Linear) -> None:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
 
 
 class Projection(nn.Module):
@@ -40,18 +45,49 @@ class Projection(nn.Module):
 class Predictor(nn.Module):
     """Predicts a passage's output from its query's: Linear to 2e, GELU, dropout, Linear to e. Used in training only.
 
-    With ``predictor_init: identity`` it is ``z + MLP(z)`` with a zero last layer: it begins by predicting that a
-    passage lies where its query does, which is true of the encoder. One that begins at random has to be learnt first,
-    and meanwhile pulls the projection to where its guesses are.
+    With one layer it is a Linear alone. With ``predictor_init: identity`` it is ``z + f(z)`` with a zero last layer: it
+    begins by predicting that a passage lies where its query does, which is true of the encoder. One that begins at
+    random has to be learnt first, and meanwhile pulls the projection to where its guesses are.
     """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.residual = config.predictor_init == Init.IDENTITY
         dim = config.out_dim
-        self.mlp = _mlp(dim, 2 * dim, dim, config.dropout, zero_last=self.residual)
+        self.mlp: nn.Module
+        if config.predictor_layers == 1:
+            self.mlp = nn.Linear(dim, dim)
+            if self.residual:
+                _zero(self.mlp)
+        else:
+            self.mlp = _mlp(dim, 2 * dim, dim, config.dropout, zero_last=self.residual)
 
     def forward(self, z_be: Tensor) -> Tensor:
         """Map (b, e) to (b, e)."""
         y_be: Tensor = self.mlp(z_be)
         return z_be + y_be if self.residual else y_be
+
+
+def make_predictor(config: HeadConfig) -> nn.Module:
+    """Return the predictor of ``config``; one of no layers predicts that a passage lies where its query does."""
+    return Predictor(config) if config.predictor_layers else nn.Identity()
+
+
+class ResidualPredictor(nn.Module):
+    """``z + alpha delta`` with ``delta = tanh(MLP(z))`` and a learnt scalar alpha, from 0.1. Used in training only.
+
+    Source: ``respred_model.py`` of ctn/ragcun. ``residual_tanh: false`` leaves out the tanh.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.mlp = _mlp(config.out_dim, 2 * config.out_dim, config.out_dim, config.dropout)
+        self.tanh = config.residual_tanh
+        self.alpha = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, z_be: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (b, e) to the prediction (b, e), and the ``delta`` (b, e) in it."""
+        delta_be: Tensor = self.mlp(z_be)
+        if self.tanh:
+            delta_be = delta_be.tanh()
+        return z_be + self.alpha * delta_be, delta_be

@@ -8,18 +8,22 @@ import torch
 
 from ragcun_cache.errors import HeadError, unknown_choice
 from ragcun_cache.heads.adapter import AdapterHead
+from ragcun_cache.heads.asymmetric import AsymmetricHead
 from ragcun_cache.heads.config import ADAPTER, Arch, HeadConfig
 from ragcun_cache.heads.head import Head
 from ragcun_cache.heads.identity import IdentityHead
 from ragcun_cache.heads.lejepa import LejepaHead
 from ragcun_cache.heads.own import own_archs
 from ragcun_cache.heads.projected import IsotropyHead, ProjectionHead
+from ragcun_cache.heads.respred import ResPredHead
 
 _BUILDERS: dict[Arch, Callable[[HeadConfig, bool], Head]] = {
     Arch.IDENTITY: lambda config, for_training: IdentityHead(config),
     Arch.UNTRAINED: lambda config, for_training: ProjectionHead(config),
     Arch.ISOTROPY: lambda config, for_training: IsotropyHead(config),
     Arch.LEJEPA: lambda config, for_training: LejepaHead(config, for_training=for_training),
+    Arch.RESPRED: lambda config, for_training: ResPredHead(config, for_training=for_training),
+    Arch.ASYMMETRIC: lambda config, for_training: AsymmetricHead(config, for_training=for_training),
 }
 
 

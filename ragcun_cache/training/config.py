@@ -11,7 +11,21 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
-from ragcun_cache.heads.config import Arch, ArchName, HeadConfig, Init, Input, InputScale, Isotropy
+from ragcun_cache.heads.config import (
+    Arch,
+    ArchName,
+    Contrastive,
+    HeadConfig,
+    Init,
+    Input,
+    InputScale,
+    Isotropy,
+    Output,
+    Predictive,
+    Term,
+    Towers,
+    trains,
+)
 from ragcun_cache.heads.own import own_archs
 from ragcun_cache.marked_yaml import read_yaml
 from ragcun_cache.similarity import Similarity
@@ -24,6 +38,9 @@ class Select(StrEnum):
     """The last epoch's, as published."""
     BEST_DEV = "best_dev"
     """Those of the highest NDCG@10 on dev, the untrained start (epoch 0) among them."""
+    DEV_LOSS = "dev_loss"
+    """Those of the lowest loss on the dev pairs, the predictive and residual terms left out, epoch 0 left out too: what
+    ctn/ragcun called its best model. With isotropy alone it prefers whatever has shrunk most."""
 
 
 class Schedule(StrEnum):
@@ -32,6 +49,9 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
     """Half a cosine, down to zero after the last step."""
+    PUBLISHED = "published"
+    """What ctn/ragcun really ran with: LinearLR from a tenth of the rate over 100 epochs, stepped once an epoch. Epochs
+    1, 2, 3 have 0.1, 0.109 and 0.118 times the rate."""
 
 
 class TensorDtype(StrEnum):
@@ -42,14 +62,32 @@ class TensorDtype(StrEnum):
     """Half the memory, and what the cache stores by default."""
 
 
-_NOTHING_TO_LEARN: dict[str, Any] = {
-    "epochs": 0,
-    "ema": None,
+_NO_PREDICTION: dict[str, Any] = {
+    "lambda_predictive": 0.0,
+    "predictive": Predictive.MSE,
+    "predictor_layers": 2,
     "predictor_init": Init.RANDOM,
+    "stop_gradient": True,
+    "ema": None,
+}
+_NO_RESIDUAL: dict[str, Any] = {"lambda_residual": 0.0, "residual_tanh": True}
+_ONE_TOWER: dict[str, Any] = {"towers": Towers.INDEPENDENT}
+
+_NOTHING_TO_LEARN: dict[str, Any] = {
+    **_NO_PREDICTION,
+    **_NO_RESIDUAL,
+    **_ONE_TOWER,
+    "epochs": 0,
     "isotropy": Isotropy.PUBLISHED,
     "lambda_isotropy": 0.0,
-    "lambda_predictive": 0.0,
+    "contrastive": Contrastive.INFONCE,
+    "contrastive_similarity": Similarity.COSINE,
+    "lambda_contrastive": 0.0,
+    "lambda_variance": 0.0,
+    "temperature": 0.05,
+    "margin": 0.1,
     "dropout": 0.0,
+    "input_noise": 0.0,
     "batch_size": 16,
     "learning_rate": 0.0,
     "weight_decay": 0.0,
@@ -66,16 +104,19 @@ _FIXED: dict[Arch | str, dict[str, Any]] = {
         "init": Init.IDENTITY,
         "input": Input.UNIT,
         "input_scale": InputScale.NONE,
+        "output": Output.PLAIN,
         "out_dim": None,
         "seed": 0,
     },
     Arch.UNTRAINED: {**_NOTHING_TO_LEARN, "init": Init.RANDOM},
-    Arch.ISOTROPY: {"ema": None, "predictor_init": Init.RANDOM, "lambda_predictive": 0.0},
-    Arch.LEJEPA: {},
+    Arch.ISOTROPY: {**_NO_PREDICTION, **_NO_RESIDUAL, **_ONE_TOWER},
+    Arch.LEJEPA: {**_NO_RESIDUAL, **_ONE_TOWER},
+    Arch.RESPRED: {**_ONE_TOWER, "ema": None, "predictor_layers": 2, "predictor_init": Init.RANDOM},
+    Arch.ASYMMETRIC: {**_NO_RESIDUAL, "ema": None},
 }
 
 # What an architecture is trained with where nothing else is said, in place of the defaults of the fields below.
-# docs/beating_raw.md says how this was chosen, and what else was tried.
+# docs/beating_raw.md says how this was chosen for lejepa, and what else was tried; the others are as published.
 _DEFAULTS: dict[Arch | str, dict[str, Any]] = {
     Arch.LEJEPA: {
         "init": Init.IDENTITY,
@@ -83,17 +124,38 @@ _DEFAULTS: dict[Arch | str, dict[str, Any]] = {
         "batch_size": 256,
         "learning_rate": 3e-4,
     },
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "published": {
-        "init": Init.RANDOM,
-        "isotropy": Isotropy.PUBLISHED,
-        "batch_size": 16,
-        "learning_rate": 5e-4,
+    Arch.RESPRED: {
+        "input": Input.POOLED,
+        "lambda_residual": 0.01,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+    },
+    Arch.ASYMMETRIC: {
+        "input": Input.POOLED,
+        "similarity": Similarity.COSINE,
+        "lambda_isotropy": 1.0,
+        "lambda_predictive": 0.0,
+        "lambda_contrastive": 1.0,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
     },
 }
-"""Settings under one name. ``published``: as the recipes of ctn/ragcun have them, whose heads start at random."""
+
+PRESETS: dict[str, dict[Arch | str, dict[str, Any]]] = {
+    "published": {
+        Arch.LEJEPA: {
+            "init": Init.RANDOM,
+            "isotropy": Isotropy.PUBLISHED,
+            "batch_size": 16,
+            "learning_rate": 5e-4,
+        },
+    },
+}
+"""Settings under one name, by architecture. ``published``: as the recipes of ctn/ragcun have them, whose heads start at
+random. The other architectures are trained as published anyway."""
+
+
+_UNWEIGHTED = ("lambda_contrastive", "lambda_variance", "lambda_residual")
 
 
 def settings_fixed_by(arch: str) -> dict[str, Any]:
@@ -125,13 +187,27 @@ class TrainConfig(BaseModel):
     input: Input = Input.UNIT
     input_scale: InputScale
     similarity: Similarity
+    output: Output = Output.PLAIN
+    towers: Towers = Towers.INDEPENDENT
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    input_noise: float = Field(default=0.0, ge=0.0)
 
     isotropy: Isotropy = Isotropy.PUBLISHED
     lambda_isotropy: float = Field(default=1.5, ge=0.0)
+    predictive: Predictive = Predictive.MSE
     lambda_predictive: float = Field(default=1.2, ge=0.0)
     ema: float | None = Field(default=0.999, gt=0.0, lt=1.0)
+    stop_gradient: bool = True
+    predictor_layers: int = Field(default=2, ge=0, le=2)
     predictor_init: Init
+    contrastive: Contrastive = Contrastive.INFONCE
+    contrastive_similarity: Similarity
+    lambda_contrastive: float = Field(default=0.0, ge=0.0)
+    temperature: float = Field(default=0.05, gt=0.0)
+    margin: float = Field(default=0.1, ge=0.0)
+    lambda_variance: float = Field(default=0.0, ge=0.0)
+    lambda_residual: float = Field(default=0.0, ge=0.0)
+    residual_tanh: bool = True
 
     epochs: int = Field(default=3, ge=0)
     batch_size: int = Field(default=16, gt=0)
@@ -153,11 +229,13 @@ class TrainConfig(BaseModel):
         if not isinstance(given, dict):
             return given
         for name, value in given.items():
-            if isinstance(value, bool):
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and (field is None or field.annotation is not bool):
                 # Pydantic would take YAML's on/off/yes/no for 1 and 0.
                 raise ConfigError(f"{name} is not a switch", expected=_expectation(name), found=value)
         arch = given.get("arch", cls.model_fields["arch"].default)
-        if arch not in list(Arch) and str(arch) not in (own := own_archs()):
+        own = {} if arch in list(Arch) else own_archs()
+        if arch not in list(Arch) and str(arch) not in own:
             raise unknown_choice("arch", str(arch), [*(member.value for member in Arch), *own])
         fixed = settings_fixed_by(str(arch))
         for name, value in fixed.items():
@@ -167,10 +245,13 @@ class TrainConfig(BaseModel):
                     expected=f"{name} left out" if value is None else f"{name} left out, or {value}",
                     found=given[name],
                 )
-        filled = {**_DEFAULTS.get(str(arch), {}), **given, **fixed}
+        # A head of the user's own has the terms that it has: a weight is to be said for one to be weighted at all.
+        defaults = dict.fromkeys(_UNWEIGHTED, 1.0) if str(arch) in own else _DEFAULTS.get(str(arch), {})
+        filled = {**defaults, **given, **fixed}
         starts_at_raw = filled.get("init", Init.RANDOM) == Init.IDENTITY
         filled.setdefault("predictor_init", Init.IDENTITY if starts_at_raw else Init.RANDOM)
         filled.setdefault("similarity", Similarity.COSINE if starts_at_raw else Similarity.L2)
+        filled.setdefault("contrastive_similarity", filled["similarity"])
         filled.setdefault("input_scale", InputScale.SQRT_DIM if starts_at_raw else InputScale.NONE)
         return filled
 
@@ -189,23 +270,37 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_something_to_learn(self) -> Self:
+        if isinstance(self.arch, Arch) and trains(self.arch) and self.epochs and not self.terms:
+            raise ConfigError(f"arch {self.arch} has no loss to learn by", expected="a weight above 0", fix="lambda_…")
+        return self
+
+    @model_validator(mode="after")
+    def _moving_average_has_no_gradient(self) -> Self:
+        if self.ema is not None and not self.stop_gradient:
+            raise ConfigError(
+                "a target that is a moving average has no gradient to let through",
+                expected="ema: null where stop_gradient is false",
+                found=f"ema: {self.ema}",
+            )
+        return self
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The loss terms that have a weight."""
+        return tuple(term for term in Term if self.weight(term))
+
+    def weight(self, term: str) -> float:
+        """Return the weight of a loss term: 1 for one that is not in the config."""
+        return float(getattr(self, f"lambda_{term}", 1.0))
+
     def head_config(self, in_dim: int) -> HeadConfig:
         """Return the config of the head to be trained on vectors of ``in_dim``. Raises ConfigError if it is none."""
         out_dim = in_dim if self.out_dim is None else self.out_dim
+        shared = {name: getattr(self, name) for name in HeadConfig.model_fields if name in TrainConfig.model_fields}
         try:
-            return HeadConfig(
-                arch=self.arch,
-                in_dim=in_dim,
-                out_dim=out_dim,
-                similarity=self.similarity,
-                init=self.init,
-                input=self.input,
-                input_scale=self.input_scale,
-                dropout=self.dropout,
-                isotropy=self.isotropy,
-                ema=self.ema,
-                predictor_init=self.predictor_init,
-            )
+            return HeadConfig(**{**shared, "in_dim": in_dim, "out_dim": out_dim, "terms": self.terms})
         except ValidationError:
             raise ConfigError(
                 f"init: {Init.IDENTITY} keeps the encoder's dimension",
@@ -260,8 +355,9 @@ def load_config(path: Path | None, overrides: dict[str, Any], preset: str | None
     marked = read_yaml(path) if path else None
     if preset is not None and preset not in PRESETS:
         raise unknown_choice("preset", preset, PRESETS)
-    settings = dict(PRESETS[preset]) if preset else {}
-    settings |= {str(name): value for name, value in marked.content.items()} if marked else {}
+    given = {str(name): value for name, value in marked.content.items()} if marked else {}
+    arch = {**given, **overrides}.get("arch", Arch.LEJEPA)
+    settings = {**PRESETS[preset].get(str(arch), {}), **given} if preset else given
     try:
         return TrainConfig.model_validate({**settings, **overrides})
     except ValidationError as error:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from ragcun_cache.errors import TrainingError
+from ragcun_cache.heads.config import Arch, Term
 from ragcun_cache.heads.head import Head, PairBatch
 from ragcun_cache.progress import progress
 from ragcun_cache.training.config import Schedule, TrainConfig
@@ -32,20 +35,37 @@ class PairTensors:
     passage_md: Tensor
     train_p2: Tensor
 
-    def batch(self, chosen_b: Tensor) -> PairBatch:
-        """Return the pairs ``chosen_b`` as float32."""
-        rows_b2 = self.train_p2[chosen_b]
-        return PairBatch(self.query_nd[rows_b2[:, 0]].float(), self.passage_md[rows_b2[:, 1]].float())
+    def batch(self, chosen_b: Tensor, *, negatives: bool = False) -> PairBatch:
+        """Return the pairs ``chosen_b`` as float32, with what is no positive of what if ``negatives`` are wanted."""
+        query_b, passage_b = self.train_p2[chosen_b].unbind(dim=1)
+        query_bd, passage_bd = self.query_nd[query_b].float(), self.passage_md[passage_b].float()
+        return PairBatch(query_bd, passage_bd, self._negatives(query_b, passage_b) if negatives else None)
+
+    def _negatives(self, query_b: Tensor, passage_b: Tensor) -> Tensor:
+        """Return which passages of a batch are judged relevant to none but other queries of it: (b, b) bool."""
+        number_bb = query_b[:, None] * len(self.passage_md) + passage_b
+        place_bb = torch.searchsorted(self._pair_numbers, number_bb).clamp_(max=len(self._pair_numbers) - 1)
+        return self._pair_numbers[place_bb] != number_bb
+
+    @cached_property
+    def _pair_numbers(self) -> Tensor:
+        """One number for each judged pair, (p,) int64, ascending."""
+        return (self.train_p2[:, 0] * len(self.passage_md) + self.train_p2[:, 1]).sort().values
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What happened in one epoch: means over its steps of the weighted ``loss`` and of each unweighted term."""
+    """What happened in one epoch: means over its steps of the weighted ``loss`` and of each unweighted term.
+
+    ``watched`` are the figures that a head only watches: their mean, and under ``…_first`` and ``…_last`` those of the
+    first and the last step.
+    """
 
     number: int
     steps: int
     loss: float
     terms: dict[str, float]
+    watched: dict[str, float]
     learning_rate: float
     seconds: float
 
@@ -56,12 +76,16 @@ def make_optimizer(head: Head, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(learning, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
-def learning_rate_at(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Return the rate of ``step`` (from 0): linear warm-up, then constant or half a cosine down to 0."""
+def learning_rate_at(step: int, epoch_steps: int, config: TrainConfig) -> float:
+    """Return the rate of ``step`` (from 0; ``epoch_steps`` an epoch): a linear warm-up, then what the schedule says."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
     if config.schedule == Schedule.CONSTANT:
         return config.learning_rate
+    if config.schedule == Schedule.PUBLISHED:
+        # LinearLR(start_factor=0.1, total_iters=100), where an iteration was an epoch.
+        return config.learning_rate * (0.1 + 0.9 * min(step // epoch_steps, 100) / 100)
+    total_steps = config.epochs * epoch_steps
     share_done = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share_done))
 
@@ -79,11 +103,11 @@ def run_epochs(
 ) -> Iterator[Epoch]:
     """Train epochs ``first_epoch`` to ``config.epochs``, yielding after each; seeds the global generator.
 
-    Each step: the losses of a batch, weighted (by 1 where the config has no weight) and summed; gradients clipped by
-    their global norm; AdamW; EMA.
+    Each step: noise on the input, where the config asks for it; the losses of a batch, weighted (by 1 where the config
+    has no weight) and summed; gradients clipped by their global norm; AdamW; EMA.
     Raises TrainingError, naming the step, if a loss is not a finite number.
     """
-    weights = {"isotropy": config.lambda_isotropy, "predictive": config.lambda_predictive}
+    contrasts = needs_negatives(config)
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averages = [MovingAverage(target, online, config.ema) for target, online in head.ema_pairs() if config.ema]
     steps = math.ceil(len(pairs.train_p2) / config.batch_size)
@@ -94,17 +118,20 @@ def run_epochs(
         torch.manual_seed(epoch_seed(config.seed, epoch))
         order_p = torch.randperm(len(pairs.train_p2)).to(device)
         history: list[Tensor] = []
+        watched: list[Tensor] = []
         names: list[str] = []
+        watched_names: list[str] = []
         head.train()
         with progress(f"epoch {epoch}/{config.epochs}", "pairs", len(order_p)) as advance:
             for chosen_b in torch.split(order_p, config.batch_size):
                 step = (epoch - 1) * steps + len(history)
-                rate = learning_rate_at(step, config.epochs * steps, config)
+                rate = learning_rate_at(step, steps, config)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
 
-                terms = head.losses(pairs.batch(chosen_b), step)
-                loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+                batch = with_noise(pairs.batch(chosen_b, negatives=contrasts), config)
+                terms = head.losses(batch, step)
+                loss = weighted(terms, config)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 clip_grad_norm_(learning, config.grad_clip)
@@ -114,12 +141,73 @@ def run_epochs(
 
                 names = ["loss", *terms]
                 history.append(torch.stack([loss, *terms.values()]).detach())
+                if seen := head.watched():
+                    watched_names = list(seen)
+                    watched.append(torch.stack(list(seen.values())))
                 if len(history) % _CHECK_EVERY_STEPS == 0:
                     _check_finite(history[-_CHECK_EVERY_STEPS:], names, step + 1 - _CHECK_EVERY_STEPS, epoch)
                 advance(len(chosen_b))
         _check_finite(history, names, (epoch - 1) * steps, epoch)
         means = dict(zip(names, torch.stack(history).double().mean(dim=0).tolist(), strict=True))
-        yield Epoch(epoch, len(history), means.pop("loss"), means, rate, time.perf_counter() - started)
+        figures = _summary(watched_names, watched)
+        yield Epoch(epoch, len(history), means.pop("loss"), means, figures, rate, time.perf_counter() - started)
+
+
+def needs_negatives(config: TrainConfig) -> bool:
+    """Return whether a loss looks at which passages of a batch are no positives; heads of the user's own may."""
+    return not isinstance(config.arch, Arch) or Term.CONTRASTIVE in config.terms
+
+
+def weighted(terms: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    """Return the weighted sum of the loss terms, a scalar."""
+    return torch.stack([config.weight(name) * term for name, term in terms.items()]).sum()
+
+
+def with_noise(batch: PairBatch, config: TrainConfig) -> PairBatch:
+    """Return the batch with Gaussian noise on its vectors, ``input_noise`` times as long as they are.
+
+    A stand-in for the encoder's own dropout, which ctn/ragcun left on while it trained heads: a row x becomes
+    ``x + noise ||x|| g / sqrt(d)`` with g ~ N(0, I), brought back to the length of x. The cosine between the two is
+    about ``1 / sqrt(1 + noise^2)``.
+    """
+    if not config.input_noise:
+        return batch
+    return replace(batch, query_bd=_noisy(batch.query_bd, config), passage_bd=_noisy(batch.passage_bd, config))
+
+
+def _noisy(x_bd: Tensor, config: TrainConfig) -> Tensor:
+    norm_b1 = x_bd.norm(dim=1, keepdim=True)
+    noisy_bd: Tensor = x_bd + torch.randn_like(x_bd) * (config.input_noise / math.sqrt(x_bd.shape[1])) * norm_b1
+    return functional.normalize(noisy_bd, dim=1).mul_(norm_b1)
+
+
+def _summary(names: list[str], watched: list[Tensor]) -> dict[str, float]:
+    if not watched:
+        return {}
+    values_sw = torch.stack(watched).double()
+    means, first, last = values_sw.mean(dim=0).tolist(), values_sw[0].tolist(), values_sw[-1].tolist()
+    figures: dict[str, float] = {}
+    for place, name in enumerate(names):
+        figures |= {name: means[place], f"{name}_first": first[place], f"{name}_last": last[place]}
+    return figures
+
+
+@torch.no_grad()
+def dev_loss(head: Head, pairs: PairTensors, config: TrainConfig) -> float:
+    """Return the mean weighted loss over dev ``pairs``, in batches of the training's size and evaluation mode.
+
+    Predictive and residual terms are left out, as in ctn/ragcun's ``validate()``. Nan if there is no other term.
+    """
+    was_training = head.training
+    head.eval()
+    losses: list[Tensor] = []
+    for chosen_b in torch.split(torch.arange(len(pairs.train_p2), device=pairs.train_p2.device), config.batch_size):
+        if len(chosen_b) == config.batch_size or not losses:
+            terms = head.losses(pairs.batch(chosen_b, negatives=needs_negatives(config)), 0)
+            kept = {name: term for name, term in terms.items() if name not in (Term.PREDICTIVE, Term.RESIDUAL)}
+            losses.append(weighted(kept, config) if kept else torch.tensor(math.nan))
+    head.train(was_training)
+    return float(torch.stack(losses).mean())
 
 
 def _check_finite(history: list[Tensor], names: list[str], first_step: int, epoch: int) -> None:

@@ -39,6 +39,17 @@ class TrainingData:
     sha256: str
 
     @cached_property
+    def dev_p2(self) -> NDArray[np.int64]:
+        """The judged pairs of the dev queries as rows of the caches, like ``train_p2``."""
+        pairs = [
+            (query_id, passage_id)
+            for query_id, grades in self.dev_qrels.items()
+            for passage_id, grade in grades.items()
+            if grade > 0
+        ]
+        return _rows(pairs, self.caches)
+
+    @cached_property
     def query_nd(self) -> NDArray[np.float32]:
         """All query vectors of the cache, (n, d), as heads of this ``input`` take them."""
         return self._vectors(self.caches.query)
@@ -82,7 +93,7 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
         raise TrainingError(
             f"{collection.name} has no pair to train on", where=f"split {config.train}", found=f"{len(pairs)} pairs"
         )
-    if config.select == Select.BEST_DEV and not dev_qrels:
+    if config.select != Select.LAST and not dev_qrels:
         raise TrainingError(
             f"{collection.name} has no dev query to select by", fix=f"select: {Select.LAST}, or name a dev split"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import HeadError, TrainingError
 from ragcun_cache.files import atomic_file, sha256_json
-from ragcun_cache.heads.config import Arch, HeadConfig
+from ragcun_cache.heads.config import Arch, HeadConfig, Output
 from ragcun_cache.heads.own import own_archs
 from ragcun_cache.heads.store import HeadRecord, read_record, rewrite_record, save_head
 from ragcun_cache.home import Home
 from ragcun_cache.provenance import library_versions, source_commit
 from ragcun_cache.training.code import code_version
-from ragcun_cache.training.config import Select, TensorDtype, TrainConfig
+from ragcun_cache.training.config import Schedule, Select, TensorDtype, TrainConfig
 from ragcun_cache.training.diagnostics import DEV_METRIC, measure_head
 from ragcun_cache.training.pairs import TrainingData, load_training_data
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ragcun_cache.heads.head import Head
     from ragcun_cache.training.loop import Epoch, PairTensors
 
@@ -62,6 +66,7 @@ def train_head(
     data: TrainingData | None = None,
     fresh: bool = False,
     wait: bool = False,
+    also_epochs: Collection[int] = (),
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainedHead:
     """Train the head that ``config`` describes into ``home.heads/<run name>``, or return it if it is there already.
@@ -69,6 +74,8 @@ def train_head(
     After every epoch, epoch 0 (before training) included, the folder is a head that loads, marked incomplete until
     the last: an interruption (KeyboardInterrupt passes through) loses at most the epoch in progress, and the same
     call resumes with the same bits as if nothing had happened (on CPU, with as many threads). ``fresh`` begins anew.
+    Training that passes one of ``also_epochs`` leaves the head there too, in the folder, and with the bits, of a run of
+    as many epochs (``shares_epochs`` says of which configs that is true).
     ``data`` shares loaded vectors between runs of equal ``data_settings``. A run that another process is training is
     an error, or with ``wait`` waited for. ``on_epoch`` is told the row of every epoch that was trained, as soon as it
     is kept.
@@ -84,7 +91,12 @@ def train_head(
         finished = _finished(folder)
         for partial in folder.glob("**/*.partial-*"):
             partial.unlink()  # of a process that was killed: nobody else writes here now
-        return finished or _train(config, head_config, data, folder, on_epoch or (lambda row: None))
+        return finished or _train(config, head_config, data, folder, also_epochs, on_epoch or (lambda row: None))
+
+
+def shares_epochs(config: TrainConfig) -> bool:
+    """Return whether a run of fewer epochs is the beginning of this one: nothing looks at how many are to come."""
+    return config.schedule != Schedule.COSINE and config.select == Select.LAST
 
 
 def _own_source(config: TrainConfig) -> dict[str, str | None]:
@@ -128,6 +140,7 @@ def _train(
     head_config: HeadConfig,
     data: TrainingData,
     folder: Path,
+    also_epochs: Collection[int],
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> TrainedHead:
     import torch
@@ -147,18 +160,21 @@ def _train(
         run.rows = load_checkpoint(checkpoint, head, optimizer)
     else:
         run.keep_epoch(None)
-    tensors = _tensors(config, data, device)
+    tensors = _tensors(config, data, device, data.train_p2)
+    also = set(also_epochs) if shares_epochs(config) else set()
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         for epoch in run_epochs(head, tensors, config, optimizer, first_epoch=max(len(run.rows), 1)):
             trained = run.keep_epoch(epoch)
             if epoch.number < config.epochs:
                 save_checkpoint(checkpoint, head, optimizer, run.rows)
+                if epoch.number in also:
+                    run.leave_behind(epoch.number)
             on_epoch(run.rows[-1])
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
     return trained
 
 
-def _tensors(config: TrainConfig, data: TrainingData, device: str) -> PairTensors:
+def _tensors(config: TrainConfig, data: TrainingData, device: str, pair_p2: NDArray[np.int64]) -> PairTensors:
     import torch
 
     from ragcun_cache.training.loop import PairTensors
@@ -167,8 +183,18 @@ def _tensors(config: TrainConfig, data: TrainingData, device: str) -> PairTensor
     return PairTensors(
         torch.from_numpy(data.query_nd).to(device, dtype),
         torch.from_numpy(data.passage_nd).to(device, dtype),
-        torch.from_numpy(data.train_p2).to(device),
+        torch.from_numpy(pair_p2).to(device),
     )
+
+
+def _dev_loss(head: Head, config: TrainConfig, data: TrainingData) -> float | None:
+    """Return the loss on the dev pairs where it chooses the epoch, None elsewhere: it takes time."""
+    from ragcun_cache.training.loop import dev_loss
+
+    if config.select != Select.DEV_LOSS:
+        return None
+    device = str(next(head.parameters()).device)
+    return dev_loss(head, _tensors(config, data, device, data.dev_p2), config)
 
 
 class _Run:
@@ -184,9 +210,14 @@ class _Run:
 
     def keep_epoch(self, epoch: Epoch | None) -> TrainedHead:
         """Measure the head after ``epoch`` (None: before the first), add its row, and write what is to be kept."""
+        self._fit_output()
         self.rows.append(self._row(epoch))
         # Which losses a head has is known after its first epoch; before, there is none to show.
         self.rows = [{**dict.fromkeys(self.rows[-1]), **row} for row in self.rows]
+        return self.write()
+
+    def write(self) -> TrainedHead:
+        """Write the table, and the head as it is now if its epoch is the one to keep."""
         # The record goes last: once it says complete, everything that it speaks of is there.
         self._write_metrics()
         kept = self._kept_row()
@@ -196,6 +227,28 @@ class _Run:
         else:
             record = rewrite_record(self.folder, provenance)
         return TrainedHead(record, self.rows, False)
+
+    def leave_behind(self, epochs: int) -> None:
+        """Leave the head as it is now where a run of ``epochs`` epochs would have put it, unless it is there."""
+        shorter = self.config.model_copy(update={"epochs": epochs})
+        folder = self.folder.with_name(run_name(shorter, self.data))
+        with _alone_in(folder, wait=True):
+            if _finished(folder) is None:
+                run = _Run(shorter, self.data, folder, self.head)
+                run.rows = self.rows
+                run.write()
+
+    def _fit_output(self) -> None:
+        import torch
+
+        if self.config.output == Output.PLAIN:
+            return
+        device = next(self.head.parameters()).device
+        query_p, passage_p = self.data.train_p2.T
+        self.head.fit_output(
+            torch.from_numpy(self.data.query_nd[query_p]).to(device),
+            torch.from_numpy(self.data.passage_nd[passage_p]).to(device),
+        )
 
     def _row(self, epoch: Epoch | None) -> dict[str, Any]:
         started = time.perf_counter()
@@ -207,6 +260,8 @@ class _Run:
             "learning_rate": epoch.learning_rate if epoch else None,
             "loss": epoch.loss if epoch else None,
             **{f"loss_{name}": value for name, value in (epoch.terms if epoch else {}).items()},
+            **(epoch.watched if epoch else {}),
+            "dev_loss": _dev_loss(self.head, self.config, self.data),
             **measured,
             "output_std_ratio": measured["output_std"] / first_std if first_std else None,
             "train_seconds": epoch.seconds if epoch else 0.0,
@@ -216,6 +271,10 @@ class _Run:
     def _kept_row(self) -> dict[str, Any]:
         if self.config.select == Select.LAST:
             return self.rows[-1]
+        if self.config.select == Select.DEV_LOSS:
+            # A loss that is no number chooses nothing. The start is not a trained head, and was never a candidate.
+            trained = [row for row in self.rows[1:] if math.isfinite(row["dev_loss"])]
+            return min(trained, key=lambda row: row["dev_loss"], default=self.rows[-1])
         return max(self.rows, key=lambda row: (row[DEV_METRIC], -row["epoch"]))
 
     def _provenance(self, kept: dict[str, Any]) -> dict[str, Any]:

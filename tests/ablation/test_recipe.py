@@ -71,7 +71,7 @@ seeds: [0, 1, 0]
 evaluate: [tiny]
 """
     runs = expand(load_recipe(write(tmp_path, text)))
-    counts = {arch: sum(run.config.arch == arch for run in runs) for arch in Arch}
+    counts = {arch: sum(run.config.arch == arch for run in runs) for arch in {run.config.arch for run in runs}}
     assert counts == {Arch.IDENTITY: 1, Arch.UNTRAINED: 2, Arch.ISOTROPY: 2, Arch.LEJEPA: 4}
     assert [run.label for run in runs][:3] == [
         "arch=identity, seed 0",

@@ -6,11 +6,13 @@ import torch
 
 from ragcun_cache.errors import HeadError
 from ragcun_cache.heads import apply_head
-from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy, trains
+from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy, Term, trains
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.lejepa import LejepaHead
 from ragcun_cache.heads.projected import ProjectionHead
 from ragcun_cache.heads.registry import build_head
+from ragcun_cache.heads.respred import ResPredHead
+from ragcun_cache.objectives.isotropy import isotropy_loss
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 
@@ -34,7 +36,7 @@ def batch(n: int = 6) -> PairBatch:
 
 
 @pytest.mark.parametrize("input_scale", list(InputScale))
-@pytest.mark.parametrize("arch", [Arch.IDENTITY, Arch.ISOTROPY, Arch.LEJEPA])
+@pytest.mark.parametrize("arch", [arch for arch in Arch if arch != Arch.UNTRAINED])
 def test_a_head_at_the_identity_returns_the_raw_rows_bit_for_bit(arch: Arch, input_scale: InputScale) -> None:
     head = build_head(config_of(arch, init=Init.IDENTITY, input_scale=input_scale, ema=0.9), seed=3)
     rows_nd = unit_rows(50)
@@ -71,7 +73,7 @@ def test_input_scale_is_undone_at_the_output_and_seen_by_the_losses() -> None:
     assert isinstance(scaled, ProjectionHead)
     pairs = batch()
     x_nd = torch.cat([pairs.query_bd, pairs.passage_bd])
-    torch.testing.assert_close(scaled.project_pairs(pairs), plain.encode_query(x_nd * DIM**0.5))
+    torch.testing.assert_close(torch.cat(scaled.project_pairs(pairs)), plain.encode_query(x_nd * DIM**0.5))
     torch.testing.assert_close(scaled.encode_query(x_nd) * DIM**0.5, plain.encode_query(x_nd * DIM**0.5))
 
 
@@ -100,11 +102,88 @@ def test_the_ema_target_never_drops_units() -> None:
 
 
 def test_isotropy_form_is_the_configs() -> None:
-    published, scale_free = (
+    published, scale_free, sigreg = (
         build_head(config_of(Arch.ISOTROPY, isotropy=form, dropout=0.0), seed=0).losses(batch(), 0)["isotropy"]
         for form in Isotropy
     )
     assert scale_free.item() > 10 * published.item()
+    # Outputs of such a small scale are as far from N(0, I) as a point is: about 0.4 n.
+    assert sigreg.item() == pytest.approx(0.4 * 12, rel=0.1)
+
+
+def test_only_terms_with_a_weight_are_computed() -> None:
+    for terms in ([], ["isotropy"], ["predictive"], ["contrastive", "variance"], list(Term)[:4]):
+        head = build_head(config_of(Arch.LEJEPA, terms=terms, ema=0.9), seed=0)
+        assert set(head.losses(batch(), 0)) == set(terms)
+
+
+def test_without_stop_gradient_the_target_is_learnt_from_too() -> None:
+    for stop_gradient in (True, False):
+        passage_bd = batch().passage_bd.clone().requires_grad_()
+        config = config_of(Arch.LEJEPA, stop_gradient=stop_gradient, predictor_layers=0, dropout=0.0)
+        head = build_head(config, seed=0)
+        head.losses(PairBatch(batch().query_bd, passage_bd), 0)["predictive"].backward()  # type: ignore[no-untyped-call]
+        assert bool(passage_bd.grad is not None and passage_bd.grad.any()) == (not stop_gradient)
+
+
+@pytest.mark.parametrize(("layers", "tensors"), [(0, 0), (1, 2), (2, 4)])
+def test_predictor_depth(layers: int, tensors: int) -> None:
+    head = build_head(config_of(Arch.LEJEPA, predictor_layers=layers, predictor_init=Init.IDENTITY), seed=0)
+    assert isinstance(head, LejepaHead) and head.predictor is not None
+    assert len(list(head.predictor.parameters())) == tensors
+    z_be = torch.randn(3, DIM)
+    torch.testing.assert_close(head.predictor(z_be), z_be, rtol=0, atol=0)
+
+
+def test_respred_predicts_with_a_bounded_residual() -> None:
+    for tanh in (True, False):
+        head = build_head(config_of(Arch.RESPRED, terms=list(Term), residual_tanh=tanh, dropout=0.0), seed=0)
+        assert isinstance(head, ResPredHead) and head.predictor is not None
+        z_be = torch.randn(5, DIM) * 100
+        prediction_be, delta_be = head.predictor(z_be)
+        torch.testing.assert_close(prediction_be, z_be + 0.1 * delta_be)
+        assert bool(delta_be.abs().max() <= 1) == tanh
+        terms = head.losses(batch(), 0)
+        assert set(terms) == set(Term)
+        assert head.watched()["residual_alpha"].item() == pytest.approx(0.1)
+        # What is watched is what is penalised.
+        torch.testing.assert_close(head.watched()["residual_square"], terms["residual"].detach())
+    assert "predictor.alpha" not in build_head(config_of(Arch.RESPRED), seed=0, for_training=False).state_dict()
+
+
+def test_asymmetric_towers_start_apart_or_together() -> None:
+    rows_nd = unit_rows(6)
+
+    def outputs(**settings: object) -> list[np.ndarray]:
+        head = build_head(config_of(Arch.ASYMMETRIC, **settings), seed=0)
+        return [apply_head(head, rows_nd, role) for role in (Role.QUERY, Role.PASSAGE)]
+
+    apart, copied, identity = outputs(), outputs(towers="copied"), outputs(init=Init.IDENTITY)
+    assert not np.allclose(apart[0], apart[1])
+    np.testing.assert_array_equal(copied[0], copied[1])
+    np.testing.assert_array_equal(apart[0], copied[0])
+    np.testing.assert_array_equal(identity, [rows_nd, rows_nd])
+
+
+def test_asymmetric_terms() -> None:
+    head = build_head(config_of(Arch.ASYMMETRIC, terms=["isotropy", "contrastive"], dropout=0.0), seed=0)
+    terms = head.losses(batch(), 0)
+    assert set(terms) == {"isotropy", "contrastive"}
+    z_query_be, z_passage_be = head.encode_query(batch().query_bd), head.encode_passage(batch().passage_bd)
+    expected = (isotropy_loss(z_query_be, scale_free=False) + isotropy_loss(z_passage_be, scale_free=False)) / 2
+    torch.testing.assert_close(terms["isotropy"], expected)
+    predicting = build_head(config_of(Arch.ASYMMETRIC, terms=["predictive", "contrastive"]), seed=0)
+    assert set(predicting.losses(batch(), 0)) == {"predictive", "contrastive"}
+
+
+@pytest.mark.parametrize("arch", [Arch.ISOTROPY, Arch.LEJEPA, Arch.RESPRED, Arch.ASYMMETRIC])
+def test_every_term_has_a_gradient_that_is_finite(arch: Arch) -> None:
+    for isotropy in Isotropy:
+        head = build_head(config_of(arch, terms=list(Term), isotropy=isotropy, contrastive="triplet"), seed=0)
+        terms = head.losses(batch(), 0)
+        torch.stack(list(terms.values())).sum().backward()
+        gradients = [parameter.grad for parameter in head.parameters()]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 def test_heads_with_nothing_to_learn_have_no_losses() -> None:

@@ -43,6 +43,19 @@ def test_the_preset_is_the_recipe_in_the_repository() -> None:
     assert default == make_config({"dataset": "msmarco", "pairs": 10000})
 
 
+def test_respred_and_asymmetric_are_trained_as_published() -> None:
+    respred = make_config({"dataset": "x", "arch": "respred"})
+    assert (respred.lambda_isotropy, respred.lambda_predictive, respred.lambda_residual) == (1.5, 1.2, 0.01)
+    assert (respred.input, respred.batch_size, respred.learning_rate) == ("pooled", 64, 1e-3)
+    assert (respred.similarity, respred.ema) == (Similarity.L2, None)
+    asymmetric = make_config({"dataset": "x", "arch": "asymmetric"})
+    assert asymmetric.terms == ("isotropy", "contrastive")
+    assert (asymmetric.temperature, asymmetric.towers, asymmetric.similarity) == (0.05, "independent", "cosine")
+    # The loss compares as retrieval will, unless it is to be otherwise.
+    assert make_config({"dataset": "x", "arch": "asymmetric", "similarity": "dot"}).contrastive_similarity == "dot"
+    assert load_config(None, {"dataset": "x", "arch": "respred"}, "published") == respred
+
+
 def test_a_file_goes_over_a_preset_and_a_flag_over_both(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "dataset: x\nbatch_size: 8\nepochs: 5\n"), {"epochs": 7}, "published")
     assert (config.batch_size, config.epochs, config.learning_rate) == (8, 7, 5e-4)
@@ -66,7 +79,10 @@ def test_a_full_record_reads_back_as_itself(arch: Arch) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"arch": "lejeppa"}, r"unknown arch 'lejeppa'(.|\n)*identity, isotropy, lejepa, untrained(.|\n)*'lejepa'"),
+        (
+            {"arch": "lejeppa"},
+            r"unknown arch 'lejeppa'(.|\n)*identity, isotropy, lejepa, respred, untrained(.|\n)*'lejepa'",
+        ),
         ({"isotropy": "scalefree"}, r"unknown isotropy(.|\n)*published, scale_free(.|\n)*did you mean 'scale_free'"),
         ({"learning_rat": 1}, r"unknown setting 'learning_rat'(.|\n)*did you mean 'learning_rate'"),
         ({"batch_size": 0}, r"batch_size is out of range(.|\n)*greater than 0"),
@@ -75,6 +91,12 @@ def test_a_full_record_reads_back_as_itself(arch: Arch) -> None:
         ({"dev": 1.5}, "dev is out of range"),
         ({"ema": False}, r"ema is not a switch(.|\n)*float or null"),
         ({"ema": 1.0}, "ema is out of range"),
+        ({"stop_gradient": "maybe"}, r"stop_gradient is out of range"),
+        ({"stop_gradient": False}, r"moving average has no gradient(.|\n)*ema: null"),
+        ({"arch": "isotropy", "lambda_isotropy": 0.0}, "no loss to learn by"),
+        ({"arch": "lejepa", "towers": "copied"}, "towers does not apply to arch lejepa"),
+        ({"arch": "asymmetric", "lambda_residual": 0.1}, "lambda_residual does not apply"),
+        ({"arch": "respred", "ema": 0.9}, "ema does not apply to arch respred"),
         ({"arch": "isotropy", "ema": 0.99}, "ema does not apply to arch isotropy"),
         ({"arch": "untrained", "epochs": 2}, "epochs does not apply to arch untrained"),
         ({"arch": "identity", "seed": 3}, "seed does not apply to arch identity"),

@@ -14,6 +14,8 @@ from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import ConfigError, TrainingError
 from ragcun_cache.heads import apply_head, load_head, read_record
+from ragcun_cache.heads.head import PairBatch
+from ragcun_cache.heads.store import list_heads
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 from ragcun_cache.training import loop, run
@@ -180,7 +182,11 @@ def run_only_the_loop(data: Any) -> None:
     with torch.random.fork_rng(devices=[]):
         list(
             loop.run_epochs(
-                head, run._tensors(config, data, "cpu"), config, loop.make_optimizer(head, config), first_epoch=1
+                head,
+                run._tensors(config, data, "cpu", data.train_p2),
+                config,
+                loop.make_optimizer(head, config),
+                first_epoch=1,
             )
         )
 
@@ -282,12 +288,102 @@ def test_two_processes_do_not_train_one_run(home: Home, tiny: CachePair) -> None
 
 
 def test_learning_rate_warms_up_and_follows_the_schedule() -> None:
-    config = config_of(learning_rate=1.0, warmup_steps=3, schedule="cosine")
+    config = config_of(learning_rate=1.0, warmup_steps=3, schedule="cosine", epochs=1)
     rates = [loop.learning_rate_at(step, 13, config) for step in range(13)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[8] == pytest.approx(0.5)
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
     assert loop.learning_rate_at(12, 13, config_of(learning_rate=1.0)) == 1.0
+    published = config_of(learning_rate=2e-5, schedule="published")
+    # science of the published code: 2.0e-6, 2.18e-6, 2.36e-6 in epochs 1, 2, 3, the same for all steps of an epoch
+    rates = [loop.learning_rate_at(step, 4, published) for step in (0, 3, 4, 7, 8, 4 * 500)]
+    assert rates == pytest.approx([2e-6, 2e-6, 2.18e-6, 2.18e-6, 2.36e-6, 2e-5])
+
+
+def test_a_longer_run_leaves_the_shorter_ones_bit_for_bit(home: Home, tiny: CachePair, tmp_path: Path) -> None:
+    long = train_head(config_of(epochs=3), home, also_epochs=[1, 2, 7])
+    left = {record.provenance["epochs"]: record for record in list_heads(home.heads)}
+    assert sorted(left) == [1, 2, 3]
+    for epochs in (1, 2):
+        found = train_head(config_of(epochs=epochs), home)
+        assert found.reused and found.record.name == left[epochs].name
+        alone = train_head(config_of(epochs=epochs), home, fresh=True)
+        assert not alone.reused
+        assert alone.record.sha256 == left[epochs].sha256 != long.record.sha256
+        timed = {"train_seconds", "measure_seconds"}
+        rows = [[{k: v for k, v in row.items() if k not in timed} for row in one.rows] for one in (found, alone)]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"select": "best_dev"}])
+def test_runs_that_know_their_length_leave_none(home: Home, tiny: CachePair, settings: dict[str, Any]) -> None:
+    train_head(config_of(epochs=3, **settings), home, also_epochs=[1, 2])
+    assert len(list_heads(home.heads)) == 1
+
+
+def test_dev_loss_keeps_the_epoch_of_the_lowest_loss_and_never_the_start(home: Home, tiny: CachePair) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "init": "random", "isotropy": "published", "learning_rate": 3e-3}
+    trained = train_head(config_of(**settings, select="dev_loss"), home)
+    losses = [row["dev_loss"] for row in trained.rows]
+    # Published isotropy is quadratic in scale: it falls as outputs shrink.
+    assert max(losses[1:]) < losses[0]
+    assert trained.record.provenance["epoch"] == 1 + int(np.argmin(losses[1:]))
+    # At such a rate outputs explode, and the start has the lowest loss: it is no candidate.
+    wild = train_head(config_of(**{**settings, "learning_rate": 10.0}, select="dev_loss"), home)
+    losses = [row["dev_loss"] for row in wild.rows]
+    assert losses[0] < min(losses[1:])
+    assert wild.record.provenance["epoch"] == 1 + int(np.argmin(losses[1:]))
+    assert train_head(config_of(**settings), home).rows[1]["dev_loss"] is None
+
+
+def test_negatives_of_a_batch_are_what_no_judgement_makes_a_positive() -> None:
+    pairs = loop.PairTensors(
+        torch.zeros(3, 2), torch.zeros(4, 2), torch.tensor([[0, 0], [0, 1], [1, 1], [2, 3]], dtype=torch.int64)
+    )
+    negative_bb = pairs.batch(torch.tensor([0, 2, 3]), negatives=True).negatives()
+    # Query 0 has passages 0 and 1, so passage 1, which came with query 1, is no negative of it.
+    assert negative_bb.tolist() == [[False, False, True], [True, False, True], [True, True, False]]
+    assert pairs.batch(torch.tensor([0, 2])).negatives().tolist() == [[False, True], [True, False]]
+
+
+def test_noise_keeps_the_length_and_has_the_cosine_that_it_says() -> None:
+    torch.manual_seed(0)
+    rows_bd = torch.randn(400, 768)
+    noisy = loop.with_noise(PairBatch(rows_bd, rows_bd * 2), config_of(input_noise=0.5))
+    cosine_b = torch.cosine_similarity(noisy.query_bd, rows_bd)
+    assert cosine_b.mean().item() == pytest.approx(1 / 1.25**0.5, abs=0.002)
+    torch.testing.assert_close(noisy.passage_bd.norm(dim=1), 2 * rows_bd.norm(dim=1))
+    plain = PairBatch(rows_bd, rows_bd)
+    assert loop.with_noise(plain, config_of()) is plain
+
+
+def test_respred_is_watched(home: Home, tiny: CachePair) -> None:
+    rows = train_head(config_of(arch="respred", input="unit", epochs=2), home).rows
+    assert rows[0]["residual_mean"] is None
+    assert rows[1]["residual_alpha_first"] == pytest.approx(0.1)
+    assert (
+        rows[2]["residual_alpha_last"]
+        != rows[2]["residual_alpha_first"]
+        == pytest.approx(rows[1]["residual_alpha_last"], abs=0.01)
+    )
+    assert 0 < rows[2]["residual_mean"] < rows[1]["residual_mean"] < rows[1]["residual_max"]
+    assert rows[1]["loss_residual"] == pytest.approx(rows[1]["residual_square"])
+
+
+@pytest.mark.parametrize("arch", ["respred", "asymmetric", "lejepa", "isotropy"])
+def test_standardized_outputs_have_mean_0_and_std_1_over_the_training_pairs(
+    home: Home, tiny: CachePair, arch: str
+) -> None:
+    trained = train_head(config_of(arch=arch, input="unit", epochs=1, output="standardized", similarity="l2"), home)
+    data = load_training_data(config_of(), home)
+    head = load_head(trained.record.folder).head
+    outputs = [
+        apply_head(head, vectors_nd[rows], role)
+        for vectors_nd, rows, role in zip((data.query_nd, data.passage_nd), data.train_p2.T, Role, strict=True)
+    ]
+    std_e, mean_e = np.std(np.concatenate(outputs), axis=0, ddof=1), np.mean(np.concatenate(outputs), axis=0)
+    np.testing.assert_allclose(mean_e, 0, atol=1e-4)
+    np.testing.assert_allclose(std_e, 1, atol=1e-4)
 
 
 def test_devices() -> None:

@@ -82,7 +82,7 @@ def test_ema_can_be_switched_off(ragcun: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--arch", "lejeppa"], r"unknown arch(.|\n)*identity, isotropy, lejepa, untrained"),
+        (["--arch", "lejeppa"], r"unknown arch(.|\n)*identity, isotropy, lejepa, respred, untrained"),
         (["--device", "gpu"], r"unknown device(.|\n)*cpu"),
         (["--seeds", "3-1"], "seeds cannot be read"),
     ],
