@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -90,15 +90,15 @@ class Recipe(_Frozen):
         return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
 
-def load_recipe(path: Path, *, seeds: Sequence[int] | None = None) -> Recipe:
-    """Read and check a recipe; ``seeds`` take the place of its own. Settings of its ``config`` file go into ``train``.
+def load_recipe(path: Path, *, seeds: Sequence[int] | None = None, train: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and check a recipe; ``seeds`` take the place of its own, and ``train`` goes over its ``train``.
+
+    Settings of its ``config`` file go into ``train``, below those.
 
     Raises ConfigError that names the line and, for an unknown name, the nearest valid one.
     """
     marked = read_yaml(path)
-    content = {"name": path.stem, **marked.content}
-    if seeds is not None:
-        content["seeds"] = list(seeds)
+    content = _with({"name": path.stem, **marked.content}, seeds, train or {})
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
@@ -125,6 +125,16 @@ def load_recipe(path: Path, *, seeds: Sequence[int] | None = None) -> Recipe:
         except RagcunCacheError as error:
             raise _placed(error, _places(("search", "space"), marked, base)) from None
     return recipe
+
+
+def _with(content: dict[str, Any], seeds: Sequence[int] | None, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a recipe with seeds and settings from outside in place of its own."""
+    for name in train:
+        if name not in _SETTINGS:
+            raise unknown_choice("setting", name, _SETTINGS)
+    if seeds is not None:
+        content["seeds"] = list(seeds)
+    return {**content, "train": {**(content.get("train") or {}), **train}} if train else content
 
 
 def expand(recipe: Recipe) -> list[PlannedRun]:

@@ -21,6 +21,9 @@ def ablate(
         str | None, typer.Option(help="Row, or head (or a pattern of one), that every row is compared with too.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds in place of the recipe's, such as 0-9.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value: a setting over the recipe's own `train`; repeatable.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
@@ -34,11 +37,13 @@ def ablate(
     from ragcun_cache.ablation.recipe import load_recipe
     from ragcun_cache.ablation.sweep import Sweep, count, default_jobs, failures, to_do
     from ragcun_cache.ablation.watch import watching
+    from ragcun_cache.cli.arguments import settings
     from ragcun_cache.cli.leaderboard import show
     from ragcun_cache.home import Home
     from ragcun_cache.training.seeds import parse_seeds
 
-    sweep = Sweep(load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None), Home.default())
+    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=settings(set_))
+    sweep = Sweep(asked, Home.default())
     wanted = to_do(sweep.runs, retry_failed=retry_failed)
     if dry_run:
         _show_plan(sweep, wanted, jobs or default_jobs(threads), threads, as_json=as_json)

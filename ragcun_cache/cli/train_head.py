@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from ragcun_cache.training.run import TrainedHead
 
+_ARCH_HELP = "identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]"
 _PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
 
 
@@ -21,7 +22,9 @@ def _dev(text: str | None) -> str | float | None:
 
 
 def train_head(
-    arch: Annotated[str | None, typer.Option(help="identity, untrained, isotropy or lejepa [lejepa]")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="collection whose judged pairs to train on")] = None,
     config: Annotated[Path | None, typer.Option(help=_PIPELINE_HELP)] = None,
     preset: Annotated[str | None, typer.Option(help="published: as in the recipes that this follows")] = None,
@@ -31,13 +34,14 @@ def train_head(
     dev: Annotated[str | None, typer.Option(help="dev split, or share of the train queries to set apart")] = None,
     out_dim: Annotated[int | None, typer.Option(help="output dimension [the encoder's]")] = None,
     init: Annotated[str | None, typer.Option(help="random or identity [by arch]")] = None,
-    isotropy: Annotated[str | None, typer.Option(help="published or scale_free [by arch]")] = None,
+    isotropy: Annotated[str | None, typer.Option(help="published, scale_free or sigreg [by arch]")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine, dot or l2 [l2; from identity: cosine]")] = None,
     ema: Annotated[str | None, typer.Option(help="decay of the EMA target, or none [0.999]")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the pairs [3]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="pairs a step [by arch]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate [by arch]")] = None,
-    select: Annotated[str | None, typer.Option(help="keep the last epoch or best_dev [last]")] = None,
+    select: Annotated[str | None, typer.Option(help="keep the last epoch, best_dev or dev_loss [last]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: any setting; repeatable")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="seed of weights, order and dropout; repeatable [0]")] = None,
     seeds: Annotated[str | None, typer.Option(help="several seeds, such as 0-9")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps [auto]")] = None,
@@ -45,6 +49,7 @@ def train_head(
     json_: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Train a head from cached vectors; the encoder is never loaded. A finished run is found, a cut one resumed."""
+    from ragcun_cache.cli.arguments import settings
     from ragcun_cache.home import Home
     from ragcun_cache.training.config import load_config
     from ragcun_cache.training.pairs import load_training_data
@@ -69,7 +74,7 @@ def train_head(
         "select": select,
         "device": device,
     }
-    overrides = {name: value for name, value in flags.items() if value is not None}
+    overrides = {name: value for name, value in flags.items() if value is not None} | settings(set_)
     if ema in ("none", "null", "off"):
         overrides["ema"] = None
     wanted = [*(seed or []), *(parse_seeds(seeds) if seeds else [])]

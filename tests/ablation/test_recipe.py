@@ -205,3 +205,32 @@ def test_every_combination_is_there_once(
 def test_shipped_recipes_are_valid(path: Path) -> None:
     if "\nevaluate:" in path.read_text():
         assert expand(load_recipe(path))
+
+
+def test_a_list_in_a_run_is_a_grid_of_its_own(tmp_path: Path) -> None:
+    text = """\
+train: {dataset: tiny, batch_size: 8}
+grid: {lambda_isotropy: [1.0, 2.0]}
+runs:
+  - {name: both, epochs: [1, 2]}
+  - {name: one, epochs: 3, lambda_isotropy: 5.0}
+evaluate: tiny
+"""
+    labels = [run.label for run in expand(load_recipe(write(tmp_path, text)))]
+    assert labels == [
+        "both, lambda_isotropy=1, epochs=1, seed 0",
+        "both, lambda_isotropy=1, epochs=2, seed 0",
+        "both, lambda_isotropy=2, epochs=1, seed 0",
+        "both, lambda_isotropy=2, epochs=2, seed 0",
+        "one, seed 0",
+    ]
+    with pytest.raises(ConfigError, match="epochs does not apply to arch untrained"):
+        load_recipe(write(tmp_path, text.replace("evaluate", "  - {arch: untrained, epochs: [1, 2]}\nevaluate")))
+
+
+def test_settings_from_outside_go_over_the_recipes_own(tmp_path: Path) -> None:
+    path = write(tmp_path, "train: {dataset: tiny, epochs: 1}\nruns: [{epochs: 2}, {}]\nevaluate: tiny\n")
+    runs = expand(load_recipe(path, train={"dataset": "other", "epochs": 5}))
+    assert [(run.config.dataset, run.config.epochs) for run in runs] == [("other", 2), ("other", 5)]
+    with pytest.raises(ConfigError, match="unknown setting 'datasets'"):
+        load_recipe(path, train={"datasets": "x"})

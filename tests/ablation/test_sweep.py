@@ -204,3 +204,21 @@ def test_a_recipe_is_run_by_one_process_at_a_time(cached_home: Home, recipe_file
     sweep = Sweep(load_recipe(recipe_file()), cached_home)
     with sweep.record.alone(), pytest.raises(ConfigError, match="being run by another process"):
         sweep.carry_out(Told(), jobs=1)
+
+
+@pytest.mark.usefixtures("threads")
+def test_runs_of_fewer_epochs_are_left_on_the_way_of_the_longest(
+    cached_home: Home, recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragcun_cache.training import run
+
+    trained: list[int] = []
+    train = run._train
+    monkeypatch.setattr(run, "_train", lambda config, *rest: (trained.append(config.epochs), train(config, *rest))[1])
+    sweep = Sweep(load_recipe(recipe_file(grid={"epochs": [1, 3, 2], "schedule": ["constant", "cosine"]})), cached_home)
+    told = Told()
+    sweep.carry_out(told, jobs=1)
+    assert count(sweep.runs) == {"done": 6, "failed": 0, "missing": 0}
+    assert sorted(trained) == [1, 2, 3, 3]  # with a cosine each length is another training
+    assert sorted(told.labels("done")) == sorted(run.planned.label for run in sweep.runs)
+    assert len({read_record(cached_home.heads / str(run.name)).sha256 for run in sweep.runs}) == 6
