@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ragcun_cache.alarms import Alarm
     from ragcun_cache.training.run import TrainedHead
 
 _ARCH_HELP = "identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]"
@@ -100,6 +101,7 @@ def _render(trained: TrainedHead) -> None:
     record = trained.record
     if trained.reused:
         typer.echo(f"{record.name} is trained already (--fresh trains it again)")
+        _render_alarms(trained)
         return
     seconds = sum(row["train_seconds"] + row["measure_seconds"] for row in trained.rows)
     kept = record.provenance["metrics"]
@@ -120,10 +122,23 @@ def _render(trained: TrainedHead) -> None:
         table.add_row(str(row["epoch"]), *("" if value is None else f"{value:.4g}" for value in values))
     Console().print(table)
     typer.echo(f"kept: epoch {record.provenance['epoch']}, in {record.folder}")
+    _render_alarms(trained)
+
+
+def _alarms(trained: TrainedHead) -> list[Alarm]:
+    from ragcun_cache.alarms import alarms
+
+    return alarms(trained.rows, trained.record.provenance["epoch"])
+
+
+def _render_alarms(trained: TrainedHead) -> None:
+    for alarm in _alarms(trained):
+        typer.echo(f"alarm, epoch {alarm.epoch}: {alarm.name}: {alarm.text}")
 
 
 def _render_json(trained: list[TrainedHead]) -> None:
     import json
+    from dataclasses import asdict
 
     typer.echo(
         json.dumps(
@@ -134,6 +149,7 @@ def _render_json(trained: list[TrainedHead]) -> None:
                     "sha256": one.record.sha256,
                     "reused": one.reused,
                     "epoch": one.record.provenance["epoch"],
+                    "alarms": [asdict(alarm) for alarm in _alarms(one)],
                     "metrics": one.rows,
                 }
                 for one in trained

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragcun_cache.diagnostics.geometry import effective_rank, mean_cosine, singular_values
 from ragcun_cache.evaluation.subject import Encode, Subject
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
-from ragcun_cache.training.diagnostics import mean_cosine
 
 MAX_ROWS = 20_000
 """Passages, and pairs, that are looked at; of more, a sample is drawn."""
@@ -90,23 +90,6 @@ def measure_geometry(subject: Subject, sample: Sample, encode: Encode, similarit
 def _encoded(subject: Subject, encode: Encode, rows: NDArray[np.int64], role: Role) -> NDArray[np.float32]:
     cache = subject.pair.query if role == Role.QUERY else subject.pair.passage
     return encode(cache.gather(rows), cache.norms[rows], role)
-
-
-def singular_values(rows_ne: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the singular values of the centred rows, (min(n, e),), greatest first, from the (e, e) scatter matrix."""
-    centred_ne = rows_ne - rows_ne.mean(axis=0, dtype=np.float64)
-    squared_e = np.linalg.eigvalsh(centred_ne.T @ centred_ne)[::-1]
-    values_e: NDArray[np.float64] = np.sqrt(np.clip(squared_e, 0.0, None))[: len(rows_ne)]
-    return values_e
-
-
-def effective_rank(singular_e: NDArray[np.float64]) -> float:
-    """Return exp of the entropy of the singular values, scaled to sum 1 (RankMe, arXiv 2210.02885, equation 1)."""
-    total = singular_e.sum()
-    if not total:
-        return 0.0
-    share_e = singular_e[singular_e > 0] / total
-    return float(np.exp(-(share_e * np.log(share_e)).sum()))
 
 
 def _thinned(singular_e: NDArray[np.float64]) -> list[tuple[int, float]]:

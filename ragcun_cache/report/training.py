@@ -7,6 +7,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
+from ragcun_cache.alarms import Alarm, alarms
 from ragcun_cache.evaluation.leaderboard import Leaderboard
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.report.boards import row_results
@@ -45,6 +46,24 @@ _CHARTS: list[dict[str, Any]] = [
         "group": "collapse",
         "note": "near 1 all passages point the same way",
     },
+    {
+        "measure": "effective_rank",
+        "title": "Effective rank",
+        "group": "collapse",
+        "note": "directions that the outputs use, if they used them alike (RankMe)",
+    },
+    {
+        "measure": "in_batch_accuracy",
+        "title": "Accuracy in a batch",
+        "group": "collapse",
+        "note": "how often a training query finds its passage among 64; a guess does in 1.6 %",
+    },
+    {
+        "measure": "top10_overlap",
+        "title": "Top 10 in common with raw",
+        "group": "collapse",
+        "note": "mean share of the ten passages that raw vectors bring first",
+    },
 ]
 
 
@@ -81,22 +100,35 @@ def _term_chart(name: str) -> dict[str, Any]:
 
 def _runs(label: str, number: int, records: Sequence[HeadRecord], sources: Sources) -> list[dict[str, Any]]:
     """Return one entry for each collection that heads of this label were trained on: dev sets cannot be compared."""
-    by_place: dict[str, list[list[dict[str, Any]]]] = {}
+    by_place: dict[str, list[tuple[HeadRecord, list[dict[str, Any]]]]] = {}
     for record in records:
         rows = sources.metrics(record)
         if len(rows) > 1:
             place = str((record.provenance.get("caches") or {}).get("collection"))
-            by_place.setdefault(place, []).append(rows)
+            by_place.setdefault(place, []).append((record, rows))
     return [
         {
             "label": label,
             "series": number,
             "trained_on": place,
-            "seeds": len(tables),
-            "dev": f"{tables[0][0].get('dev_queries')} queries of {place}",
-            "measures": _measures(tables),
+            "seeds": len(heads),
+            "dev": f"{heads[0][1][0].get('dev_queries')} queries of {place}",
+            "measures": _measures([rows for _, rows in heads]),
+            "alarms": _alarms(heads),
         }
-        for place, tables in by_place.items()
+        for place, heads in by_place.items()
+    ]
+
+
+def _alarms(heads: Sequence[tuple[HeadRecord, Sequence[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """Return the alarms of the heads of a row: name, how many heads raise it, and the words of the first of them."""
+    raised: dict[str, list[Alarm]] = {}
+    for record, rows in heads:
+        for alarm in alarms(rows, record.provenance.get("epoch")):
+            raised.setdefault(alarm.name, []).append(alarm)
+    return [
+        {"name": name, "seeds": len(same), "epoch": same[0].epoch, "text": same[0].text}
+        for name, same in raised.items()
     ]
 
 

@@ -11,12 +11,12 @@ from ragcun_cache.files import sha256_json
 
 _PACKAGE = "ragcun_cache"
 _ROOT = f"{_PACKAGE}.training.run"
-_DECIDING = (f"{_PACKAGE}.heads.", f"{_PACKAGE}.objectives.", f"{_PACKAGE}.training.")
+_DECIDING = tuple(f"{_PACKAGE}.{part}." for part in ("diagnostics", "heads", "objectives", "training"))
 
 
 @cache
 def code_version() -> str:
-    """Return 8 hex digits of the sources of all heads, objectives and training modules that a run imports.
+    """Return 8 hex digits of the sources of all heads, objectives, diagnostics and training modules that a run imports.
 
     Comments, docstrings and layout are left out, so that an edit of them repeats no run. Heads of the user's own are
     not part of it: each is told by the sha256 of its own file.

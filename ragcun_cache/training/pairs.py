@@ -18,6 +18,7 @@ from ragcun_cache.files import sha256_json
 from ragcun_cache.heads.config import Input, trains
 from ragcun_cache.home import Home
 from ragcun_cache.training.config import Select, TrainConfig
+from ragcun_cache.training.reference import Reference, make_reference
 
 _DEV_FRACTION = 0.1
 
@@ -58,6 +59,11 @@ class TrainingData:
     def passage_nd(self) -> NDArray[np.float32]:
         """All passage vectors of the cache, (n, d), as heads of this ``input`` take them."""
         return self._vectors(self.caches.passage)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What heads on this data are measured on, and what raw does there; searched for when first asked for."""
+        return make_reference(self)
 
     def _vectors(self, cache: EmbeddingCache) -> NDArray[np.float32]:
         vectors_nd: NDArray[np.float32] = cache.array()

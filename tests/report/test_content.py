@@ -2,25 +2,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
+import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragcun_cache.alarms import alarms
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.heads.store import list_heads
 from ragcun_cache.home import Home
 from ragcun_cache.report import content as content_module
 from ragcun_cache.report.content import Report, build_report
-from ragcun_cache.report.geometry import draw_sample, effective_rank, measure_geometry, singular_values
+from ragcun_cache.report.geometry import draw_sample, measure_geometry
 from ragcun_cache.report.markdown import render_markdown
 from ragcun_cache.report.provenance import ranges
 from ragcun_cache.report.queries import TOP, shorten
 from ragcun_cache.report.sources import Sources
 from ragcun_cache.similarity import Similarity
 from ragcun_cache.training.config import make_config
+from ragcun_cache.training.run import METRICS_NAME
 from ragcun_cache.training.seeds import parse_seeds
 
 
@@ -81,6 +85,18 @@ def test_curves_have_every_epoch_and_the_range_of_the_seeds(made: Report, evalua
     assert (curve["low"][2], curve["high"][2]) == (min(last), max(last))
     assert run["measures"]["relative_residual"]["mean"][0] == 0.0
     assert run["measures"]["loss_predictive"]["epochs"] == [1, 2]
+
+
+def test_alarms_are_those_of_the_metrics_tables(made: Report, evaluated: Home) -> None:
+    (run,) = made.content["training"]["runs"]
+    raised = [
+        alarm.name
+        for record in list_heads(evaluated.heads)
+        if record.config.arch == "lejepa"
+        for alarm in alarms(polars.read_parquet(record.folder / METRICS_NAME).to_dicts(), record.provenance["epoch"])
+    ]
+    assert raised
+    assert {alarm["name"]: alarm["seeds"] for alarm in run["alarms"]} == Counter(raised)
 
 
 def test_commands_train_the_same_heads_again(made: Report, evaluated: Home, results: list[Result]) -> None:
@@ -166,17 +182,6 @@ def test_histograms_are_of_the_pairs_themselves(evaluated: Home, results: list[R
     assert len(relevant) == 60
     assert found["separation"] == pytest.approx((np.mean(relevant) - np.mean(random)) / np.std(random), rel=1e-4)
     assert len(relevant) - 2 <= sum(found["histogram"]["relevant"]) <= len(relevant)
-
-
-def test_singular_values_are_numpys() -> None:
-    rows_ne = np.random.default_rng(0).normal(size=(50, 12)) * np.geomspace(1, 1e-3, 12) + 3.0
-    expected = np.linalg.svd(rows_ne - rows_ne.mean(axis=0), compute_uv=False)
-    np.testing.assert_allclose(singular_values(rows_ne), expected, rtol=1e-6)
-
-
-def test_effective_rank_counts_equal_directions() -> None:
-    assert effective_rank(np.array([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3.0)
-    assert effective_rank(np.zeros(4)) == 0.0
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))

@@ -20,7 +20,6 @@ from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 from ragcun_cache.training import loop, run
 from ragcun_cache.training.config import TrainConfig, make_config
-from ragcun_cache.training.diagnostics import mean_cosine, relative_residual
 from ragcun_cache.training.pairs import load_training_data
 from ragcun_cache.training.run import METRICS_NAME, train_head
 
@@ -392,16 +391,6 @@ def test_devices() -> None:
     for name in ("gpu", "cuda:99", "CPU"):
         with pytest.raises(ConfigError, match=rf"unknown device '{name}'(.|\n)*auto(.|\n)*cpu"):
             resolve_device(name)
-
-
-def test_mean_cosine_and_residual_are_their_definitions() -> None:
-    rows_ne = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    unit_ne = rows_ne / np.linalg.norm(rows_ne, axis=1, keepdims=True)
-    cosines = unit_ne @ unit_ne.T
-    assert mean_cosine(rows_ne) == pytest.approx(cosines[~np.eye(9, dtype=bool)].mean(), abs=1e-6)
-    assert mean_cosine(np.ones((5, 3), np.float32)) == pytest.approx(1.0)
-    assert mean_cosine(np.zeros((5, 3), np.float32)) == 0.0
-    assert relative_residual(1.5 * rows_ne, rows_ne) == pytest.approx(0.5)
 
 
 def test_what_a_killed_process_left_is_swept(home: Home, tiny: CachePair) -> None:

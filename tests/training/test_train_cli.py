@@ -68,6 +68,19 @@ def test_table_for_people(ragcun: Callable[..., str]) -> None:
     assert "untrained" in ragcun("heads", "ls")
 
 
+def test_alarms_are_told_in_words_and_in_json(ragcun: Callable[..., str]) -> None:
+    # Raw vectors of this collection are perfect on dev: no head is better.
+    command = ("train-head", "--arch", "isotropy", "--dataset", "tiny", "--epochs", "1", "--batch-size", "8")
+    line = "alarm, epoch 1: no better than raw: the encoder does as well without this head: dev NDCG@10 is"
+    assert line in ragcun(*command)
+    assert line in ragcun(*command)
+    (trained,) = json.loads(ragcun(*command, "--json"))
+    (alarm,) = [alarm for alarm in trained["alarms"] if alarm["name"] == "no better than raw"]
+    assert alarm["epoch"] == 1
+    assert alarm["figures"] == {name: trained["metrics"][1][name] for name in ("dev_ndcg@10", "raw_dev_ndcg@10")}
+    assert "alarm" not in ragcun("train-head", "--arch", "identity", "--dataset", "tiny")
+
+
 def test_no_heads_yet(ragcun: Callable[..., str]) -> None:
     assert "no heads yet" in ragcun("heads", "ls")
     with pytest.raises(HeadError, match="unknown head 'x'"):

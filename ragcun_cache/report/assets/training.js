@@ -20,6 +20,12 @@ function curves(chosen, hidden, charts) {
   }));
 }
 
+function alarmList(runs) {
+  const lines = runs.flatMap((run) => run.alarms.map((alarm) => h("li", {},
+    h("b", {}, `${run.label}: ${alarm.name}`), run.seeds > 1 ? ` in ${alarm.seeds} of ${run.seeds} seeds; one of them, epoch ${alarm.epoch}: ` : `, epoch ${alarm.epoch}: `, alarm.text)));
+  return lines.length ? h("ul", { class: "alarms small" }, lines) : h("p", { class: "soft" }, "No head raises an alarm.");
+}
+
 function trainingSections(data) {
   const trained = data.training.runs;
   const places = [...new Set(trained.map((run) => run.trained_on))];
@@ -34,7 +40,7 @@ function trainingSections(data) {
     const losses = charts.filter((chart) => chart.group === "learning");
     const geometry = charts.filter((chart) => chart.group === "collapse");
     learning.replaceChildren(marks(), curves(chosen, state.hidden, losses));
-    collapse.replaceChildren(marks(), curves(chosen, state.hidden, geometry));
+    collapse.replaceChildren(alarmList(chosen), marks(), curves(chosen, state.hidden, geometry));
   };
   const picker = () => (places.length > 1 ? h("div", { class: "tools" }, choose("trained on", places.map((place) => [place, place]), state.place, (place) => { state.place = place; draw(); })) : null);
   draw();
