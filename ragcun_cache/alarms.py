@@ -43,7 +43,7 @@ def alarms(rows: Sequence[Row], kept_epoch: int | None = None) -> list[Alarm]:
     * scale collapse: ``output_std`` below a third of the start's;
     * dimensional collapse: ``effective_rank`` below a tenth of ``rank_limit``, or ``mean_cosine`` above 0.99;
     * residual collapse: ``residual_mean`` (mean |delta| of an epoch) of the last epoch below a third of
-      ``residual_first`` (of the first batch of the training);
+      ``residual_mean_first`` (of the first batch of the training);
     * lost alignment: ``in_batch_accuracy`` has come less than a twentieth of the way from ``in_batch_chance`` to 1, at
       the start or at the end;
     * no better than untrained, no better than raw: ``dev_ndcg@10`` of the kept epoch not above that of epoch 0, or
@@ -51,7 +51,7 @@ def alarms(rows: Sequence[Row], kept_epoch: int | None = None) -> list[Alarm]:
     """
     if not rows:
         return []
-    first_batch = next((row["residual_first"] for row in rows if row.get("residual_first") is not None), None)
+    first_batch = next((row["residual_mean_first"] for row in rows if row.get("residual_mean_first") is not None), None)
     found = [
         _first(_scale(row, rows[0]) for row in rows),
         _first(_dimensions(row) for row in rows),
@@ -102,7 +102,7 @@ def _residual(row: Row, first: float | None) -> Alarm | None:
     mean = row.get("residual_mean")
     if mean is None or first is None or mean >= COLLAPSED_RESIDUAL * first:
         return None
-    figures = {"residual_mean": mean, "residual_first": first}
+    figures = {"residual_mean": mean, "residual_mean_first": first}
     text = (
         f"the predictor hardly corrects any more: its mean residual is {mean:.3g}, {mean / first:.2f} of the"
         f" {first:.3g} in the first batch"

@@ -57,8 +57,8 @@ def test_an_alarm_names_the_first_epoch_its_figures_and_says_them() -> None:
         ({"mean_cosine": 0.989}, None),
         ({"in_batch_accuracy": 0.06}, "lost alignment"),
         ({"in_batch_accuracy": 0.07}, None),
-        ({"residual_first": 0.014, "residual_mean": 0.0046}, "residual collapse"),
-        ({"residual_first": 0.014, "residual_mean": 0.0047}, None),
+        ({"residual_mean_first": 0.014, "residual_mean": 0.0046}, "residual collapse"),
+        ({"residual_mean_first": 0.014, "residual_mean": 0.0047}, None),
         ({"dev_ndcg@10": 0.45, "raw_dev_ndcg@10": 0.4}, "no better than untrained"),
         ({"dev_ndcg@10": 0.47, "raw_dev_ndcg@10": 0.46}, None),
         ({"raw_dev_ndcg@10": 0.6}, "no better than raw"),
@@ -74,10 +74,12 @@ def test_alignment_in_the_middle_of_the_training_is_not_asked_for() -> None:
 
 
 def test_the_residual_is_compared_with_that_of_the_first_batch_wherever_it_stands() -> None:
-    rows = table({"residual_first": None}, {"residual_first": 0.014, "residual_mean": 0.006}, {"residual_mean": 0.001})
+    rows = table(
+        {"residual_mean_first": None}, {"residual_mean_first": 0.014, "residual_mean": 0.006}, {"residual_mean": 0.001}
+    )
     (alarm,) = alarms(rows)
     assert (alarm.name, alarm.epoch) == ("residual collapse", 2)
-    assert alarms(table({}, {"residual_first": 0.0, "residual_mean": 0.0})) == []
+    assert alarms(table({}, {"residual_mean_first": 0.0, "residual_mean": 0.0})) == []
 
 
 def test_the_kept_epoch_is_what_is_judged() -> None:

@@ -8,10 +8,11 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragcun_cache.alarms import alarms
 from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import HeadError, TrainingError
 from ragcun_cache.files import atomic_file, sha256_json
@@ -292,6 +293,7 @@ class _Run:
             "train": self.config.model_dump(mode="json"),
             **_own_source(self.config),
             "metrics": kept,
+            "alarms": [asdict(alarm) for alarm in alarms(self.rows, kept["epoch"])],
             "code": code_version(),
             # Sums are cut up by threads, so the last bits of the weights depend on their number.
             "threads": torch.get_num_threads(),
