@@ -78,7 +78,7 @@ def test_alarms_are_told_in_words_and_in_json(ragcun: Callable[..., str]) -> Non
     (alarm,) = [alarm for alarm in trained["alarms"] if alarm["name"] == "no better than raw"]
     assert alarm["epoch"] == 1
     assert alarm["figures"] == {name: trained["metrics"][1][name] for name in ("dev_ndcg@10", "raw_dev_ndcg@10")}
-    assert "alarm" not in ragcun("train-head", "--arch", "identity", "--dataset", "tiny")
+    assert "alarm, epoch" not in ragcun("train-head", "--arch", "identity", "--dataset", "tiny")
 
 
 def test_no_heads_yet(ragcun: Callable[..., str]) -> None:
