@@ -54,6 +54,7 @@ def test_from_runs_to_the_page(
     carry_out: Callable[[Path], Sweep],
     cached_home: Home,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipes = [plan_file.with_name(name) for name in ("recipe.yaml", "nulls.yaml")]
     for recipe in recipes:
@@ -108,6 +109,7 @@ def test_from_runs_to_the_page(
     assert write() == page
     assert {path.name: path.read_bytes() for path in (tmp_path / "docs" / "figures").iterdir()} == drawn
 
+    monkeypatch.setattr("reproduction.__main__.draw_figures", lambda *_, **__: [])  # drawing takes the time
     fewer = write("--seeds", "0")
     assert line(section(fewer, "Published and ours"), "`slow, epochs=2`")[2] == "1"
     assert line(section(fewer, "Published and ours"), "`slow, epochs=2`")[-1] in ("close", "differs")
