@@ -1,0 +1,1 @@
+"""The published table from cached vectors: ``python -m reproduction`` writes ``docs/reproduction.md`` from results."""

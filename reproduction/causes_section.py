@@ -1,0 +1,70 @@
+"""The section of causes: each claim with the figures that bear it out or do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from benchmarks.page import paragraphs, table
+from ragcun_cache.evaluation.significance import Comparison
+from reproduction.causes import ALPHA, SAME, Finding, verdict_sentence
+from reproduction.cells import AGAIN, TITLES, alarms, cell, diagnostic_columns, difference, figure, p_text, seeds, text
+from reproduction.difference import Difference, differences
+from reproduction.rows import MEAN, Row
+
+
+def causes_section(findings: Sequence[Finding], rows: Mapping[str, Row], titles: Mapping[str, str]) -> Iterator[str]:
+    """Yield the blocks of the section, none without a claim; ``titles`` are those of the collections."""
+    if findings:
+        yield "## What causes it"
+        yield (
+            "For each claim, the row that fails and the run in which the cause is removed, by their means over the "
+            f"collections. A claim that the run is higher needs p < {ALPHA:g}, corrected by Holm's method for the "
+            "claims on this page; one that it is the same needs a 95 % interval of the difference within "
+            f"± {SAME:g}, and p ≥ {ALPHA:g} without correction."
+        )
+    for finding in findings:
+        yield _finding(finding, rows, titles)
+
+
+def _finding(finding: Finding, rows: Mapping[str, Row], titles: Mapping[str, str]) -> str:
+    cause, comparison = finding.cause, finding.comparison
+    failed, removed = rows[cause.failed], rows[cause.removed]
+    says = {"higher": "scores higher", "same": "does not differ"}[cause.side]
+    parts = [
+        f"### {text(cause.row)}: {text(cause.claim)}",
+        f"If so, `{cause.removed}` {says}. {_mean_sentence(failed)} {_mean_sentence(removed)}",
+    ]
+    if comparison is not None:
+        parts[-1] += " " + _difference_sentence(finding, comparison, differences(removed, failed), titles)
+    parts.append(verdict_sentence(finding))
+    if failed.n or removed.n:
+        parts.append(_side_by_side(failed, removed))
+    return paragraphs(*parts)
+
+
+def _mean_sentence(row: Row) -> str:
+    if not row.n:
+        return f"`{row.label}` is {AGAIN}."
+    return f"`{row.label}` has {cell(row, MEAN)} over {seeds(row)} seeds."
+
+
+def _difference_sentence(
+    finding: Finding, comparison: Comparison, single: Mapping[str, Difference], titles: Mapping[str, str]
+) -> str:
+    low, high = comparison.interval
+    each = "; ".join(f"{titles.get(name, name)} {difference(one)}" for name, one in single.items())
+    sentence = (
+        f"The difference is {comparison.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, "
+        f"{p_text(comparison.p_value)}, corrected {p_text(comparison.p_holm)}; {each}); "
+        f"{finding.higher_seeds} of {finding.shared_seeds} seeds that both have are higher."
+    )
+    if finding.recovered is not None:
+        sentence += f" It is {finding.recovered:.0%} of what `{finding.cause.failed}` lacks to the raw encoder."
+    return sentence
+
+
+def _side_by_side(failed: Row, removed: Row) -> str:
+    names = diagnostic_columns([failed, removed])
+    lines = [[TITLES.get(name, name), figure(failed, name), figure(removed, name)] for name in names]
+    lines.append(["alarms", alarms(failed), alarms(removed)])
+    return table(["after the last epoch", f"`{failed.label}`", f"`{removed.label}`"], lines)

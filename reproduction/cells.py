@@ -1,0 +1,85 @@
+"""How figures are written in the tables and sentences of the page. They are rounded here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from reproduction.difference import Difference
+from reproduction.rows import RAW, Row
+from reproduction.verdict import spread
+
+AGAIN = "missing: run `make reproduce`"
+ABSENT = "–"
+# Columns of the metrics table that are figures of the training, not of the head.
+_NOT_DIAGNOSTIC = ("epoch", "steps", "learning_rate", "loss", "dev_queries", "dev_corpus_rows", "seconds")
+TITLES = {
+    "dev_ndcg@10": "dev NDCG@10",
+    "output_std": "output sd",
+    "output_std_ratio": "sd ÷ at start",
+    "mean_cosine": "mean cosine",
+    "rankme": "RankMe",
+    "isoscore": "IsoScore",
+    "sigreg": "SIGReg",
+}
+
+
+def seeds(row: Row | None) -> str:
+    """Return how many seeds are done, and of how many if some are not."""
+    if row is None or row.label == RAW:
+        return ABSENT
+    return str(row.n) if row.n == len(row.asked) else f"{row.n} of {len(row.asked)}"
+
+
+def cell(row: Row, name: str) -> str:
+    """Return mean and sd over the seeds on a collection, or on the mean of all."""
+    if not row.n:
+        return ABSENT
+    found = spread(row.means(name))
+    return f"{found.mean:.4f}" + (f" ± {found.sd:.4f}" if found.sd is not None else "")
+
+
+def figure(row: Row, name: str) -> str:
+    """Return the mean over the seeds of a column of the metrics table."""
+    found = spread(np.array(row.column(name)))
+    return ABSENT if found.mean is None else f"{found.mean:.4g}"
+
+
+def alarms(row: Row) -> str:
+    """Return every alarm with the number of seeds that raised it; "none" only where heads say so."""
+    raised = row.alarms()
+    if raised is None:
+        return ABSENT
+    return "; ".join(f"{text(name)} ({number})" for name, number in raised.items()) or "none"
+
+
+def difference(found: Difference | None) -> str:
+    """Return a difference with its corrected p."""
+    return ABSENT if found is None else f"{found.value:+.4f} ({p_text(found.p_holm)})"
+
+
+def p_text(value: float) -> str:
+    """Return a p-value."""
+    return f"p={value:.3f}" if value >= 0.001 else "p<0.001"
+
+
+def text(words: str) -> str:
+    """Return words from a file so that Markdown takes them as they are."""
+    return words.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;").replace("\n", " ")
+
+
+def diagnostic_columns(rows: Iterable[Row]) -> list[str]:
+    """Return the diagnostics that any of the rows has a figure of, in the order of their tables."""
+    names: dict[str, None] = {}
+    for row in rows:
+        for run in row.runs.values():
+            names.update(dict.fromkeys(name for name, value in run.kept.items() if _is_diagnostic(name, value)))
+    return list(names)
+
+
+def _is_diagnostic(name: str, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return name not in _NOT_DIAGNOSTIC and not name.startswith("loss_") and not name.endswith("_seconds")

@@ -1,0 +1,102 @@
+"""Where the figures of the page come from, read off the results, the heads and the caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ragcun_cache.cache import list_caches
+from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.home import Home
+from ragcun_cache.report.provenance import ranges
+from reproduction.rows import RAW, Row, SeedRun
+
+_SHORT = 12
+
+
+def provenance(rows: Mapping[str, Row], home: Home) -> str:
+    """Return machines, versions, commits, dates, seeds, vectors and seconds, as a Markdown list."""
+    runs = [run for row in rows.values() for run in row.runs.values()]
+    if not runs:
+        return "There is no result yet."
+    results = [result for run in runs for result in run.results]
+    trained = [run.head.provenance for run in runs if run.head is not None]
+    settings = {result.setting.sha256: result for result in results}.values()
+    dates = [result.date for result in results]
+    facts = {
+        "machine": [_pairs(result.machine) for result in results],
+        "versions": [_pairs(result.versions) for result in results],
+        "commit of training": [about.get("commit") or "not from a checkout" for about in trained],
+        "commit of evaluation": [result.commit or "not from a checkout" for result in results],
+        "threads of training": [str(about.get("threads")) for about in trained],
+        "evaluated": [f"{min(dates)} to {max(dates)}"],
+        "seeds": [f"{ranges(seeds)}: {', '.join(labels)}" for seeds, labels in _by_seeds(rows)],
+        "judgements": [
+            f"{one.setting.collection}/{one.setting.split}, {one.counts.judged} queries, "
+            f"sha256 {one.setting.qrels_sha256[:_SHORT]}"
+            for one in settings
+        ],
+        "vectors": [_vectors(manifest) for manifest in _caches(runs, home)],
+        "seconds": [_seconds(runs)],
+    }
+    lines = []
+    for name, values in facts.items():
+        first, *others = dict.fromkeys(values) or ["unknown"]
+        lines += [f"- {name}:", *(f"  - {value}" for value in (first, *others))] if others else [f"- {name}: {first}"]
+    return "\n".join(lines)
+
+
+def _pairs(content: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in content.items())
+
+
+def _by_seeds(rows: Mapping[str, Row]) -> list[tuple[list[int], list[str]]]:
+    """Return which rows were done with which seeds."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for row in rows.values():
+        if row.label != RAW and row.runs:
+            found.setdefault(tuple(sorted(row.runs)), []).append(f"`{row.label}`")
+    return [(list(seeds), labels) for seeds, labels in found.items()]
+
+
+def _caches(runs: list[SeedRun], home: Home) -> Iterator[Manifest]:
+    """Yield the manifest of every cache that the runs were trained or evaluated on, as far as it is still there."""
+    used = {
+        key
+        for run in runs
+        for result in run.results
+        for key in (
+            (result.setting.query_fingerprint, result.setting.query_content_sha256),
+            (result.setting.passage_fingerprint, result.setting.passage_content_sha256),
+        )
+    }
+    for run in runs:
+        caches = run.head.provenance.get("caches") if run.head else None
+        for role in ("query", "passage"):
+            if caches and role in caches:
+                used.add((caches[role]["fingerprint"], caches[role]["content_sha256"]))
+    for _, manifest in list_caches(home.caches):
+        if (manifest.fingerprint, manifest.content_sha256) in used:
+            yield manifest
+
+
+def _vectors(manifest: Manifest) -> str:
+    spec, source = manifest.spec, manifest.provenance.get("source")
+    made = f"model {spec.get('model_id')}, backend {spec.get('backend')}, precision {spec.get('precision')}"
+    if source:
+        made += f", from {source['name']} (sha256 {source['sha256'][:_SHORT]})"
+    return (
+        f"{manifest.collection}, {manifest.role} {manifest.fingerprint}, file {manifest.content_sha256[:_SHORT]}: "
+        f"{manifest.rows} × {manifest.dim} {manifest.dtype}, {made}"
+    )
+
+
+def _seconds(runs: list[SeedRun]) -> str:
+    """Return the seconds of all runs, each head counted once: rows may share it."""
+    heads = {run.head.folder: run for run in runs if run.head is not None}
+    total: dict[str, float] = {}
+    for run in heads.values():
+        for name, seconds in run.seconds.items():
+            total[name] = total.get(name, 0.0) + seconds
+    told = ", ".join(f"{seconds:,.0f} {name}" for name, seconds in total.items())
+    return f"{told}; summed over {len(heads)} runs, of which several may have gone on at a time"
