@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ragcun_cache.errors import TrainingError
 from ragcun_cache.heads.config import Arch, Term
@@ -98,6 +98,27 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def clip_gradients(parameters: list[Tensor], limit: float) -> None:
+    """Scale the gradients of ``parameters`` to a global norm of ``limit`` where it is above.
+
+    torch's ``clip_grad_norm_`` multiplies by 1 where it is below, so as not to make a GPU wait for the norm. On the CPU
+    nothing waits, and the same bits come without two more passes over all gradients.
+    """
+    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if norm.is_cpu and norm < limit:
+        return
+    clip_grads_with_norm_(parameters, limit, norm)
+
+
+def _keep_freed_memory() -> None:
+    """Make glibc keep what a step frees, gradients above all, for the next step: new pages cost a tenth of a step.
+
+    glibc gives memory back once twice the largest block that it ever unmapped lies free, of blocks of up to 32 MiB
+    (mallopt(3), M_MMAP_THRESHOLD). Here it unmaps such a block. Other allocators are not touched by this.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def run_epochs(
     head: Head, pairs: PairTensors, config: TrainConfig, optimizer: torch.optim.Optimizer, *, first_epoch: int
 ) -> Iterator[Epoch]:
@@ -112,6 +133,7 @@ def run_epochs(
     averages = [MovingAverage(target, online, config.ema) for target, online in head.ema_pairs() if config.ema]
     steps = math.ceil(len(pairs.train_p2) / config.batch_size)
     device = pairs.train_p2.device
+    _keep_freed_memory()
 
     for epoch in range(first_epoch, config.epochs + 1):
         started = time.perf_counter()
@@ -134,7 +156,7 @@ def run_epochs(
                 loss = weighted(terms, config)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                clip_grad_norm_(learning, config.grad_clip)
+                clip_gradients(learning, config.grad_clip)
                 optimizer.step()
                 for average in averages:
                     average.update()

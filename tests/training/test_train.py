@@ -113,7 +113,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     config = config_of(epochs=3, ema=ema, schedule="cosine", warmup_steps=4)
     whole = train_head(config, home)
     expected = weights_of(whole.record.folder)
-    monkeypatch.setattr(loop, "clip_grad_norm_", _interrupting(5 * (interrupted_in - 1) + 3))
+    monkeypatch.setattr(loop, "clip_gradients", _interrupting(5 * (interrupted_in - 1) + 3))
     with pytest.raises(KeyboardInterrupt):
         train_head(config, home, fresh=True)
     monkeypatch.undo()
@@ -147,7 +147,7 @@ def _interrupting(at_step: int) -> Callable[..., None]:
 
 
 def test_a_damaged_checkpoint_is_named(home: Home, tiny: CachePair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "clip_grad_norm_", _interrupting(7))
+    monkeypatch.setattr(loop, "clip_gradients", _interrupting(7))
     with pytest.raises(KeyboardInterrupt):
         train_head(config_of(), home)
     monkeypatch.undo()
