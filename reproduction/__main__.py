@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ragcun_cache.cli.arguments import settings
 from ragcun_cache.errors import RagcunCacheError
 from ragcun_cache.files import write_text
 from ragcun_cache.home import Home
@@ -23,13 +24,16 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 def main(
     plan: Annotated[Path, typer.Option(help="What the page shows.")] = _REPOSITORY / "reproduction" / "page.yaml",
     seeds: Annotated[str | None, typer.Option(help="Seeds in place of the recipes', such as 0-9.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value: as it was set for `ragcun-cache ablate`; repeatable.")
+    ] = None,
     page: Annotated[Path, typer.Option(help="The page to write; figures go beside it.")] = _REPOSITORY
     / "docs"
     / "reproduction.md",
 ) -> None:
     """Write the page of the published table from the results that there are; nothing is trained."""
     try:
-        read = load_plan(plan, seeds=parse_seeds(seeds) if seeds else None)
+        read = load_plan(plan, seeds=parse_seeds(seeds) if seeds else None, train=settings(set_))
         home = Home.default()
         rows = read_rows(read.recipes, home)
         figures = draw_figures(read, rows, page.parent / "figures", beside=page.parent)

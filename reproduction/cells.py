@@ -76,7 +76,8 @@ def diagnostic_columns(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         for run in row.runs.values():
             names.update(dict.fromkeys(name for name, value in run.kept.items() if _is_diagnostic(name, value)))
-    return list(names)
+    # Of what is watched in every step, the mean; not that of the first and the last step beside it.
+    return [name for name in names if name.removesuffix("_first").removesuffix("_last") not in names.keys() - {name}]
 
 
 def _is_diagnostic(name: str, value: Any) -> bool:

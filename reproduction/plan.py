@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -106,10 +106,10 @@ class Plan(_Frozen):
         return next(row for row in self.published.rows if row.name == name)
 
 
-def load_plan(path: Path, *, seeds: Sequence[int] | None = None) -> Plan:
+def load_plan(path: Path, *, seeds: Sequence[int] | None = None, train: Mapping[str, Any] | None = None) -> Plan:
     """Read the file of the page, the published figures and the recipes that it names (from beside it).
 
-    ``seeds`` take the place of those of the recipes, not of the null recipes.
+    ``seeds`` take the place of those of the recipes, not of the null recipes; ``train`` goes over the settings of all.
 
     Raises:
         ConfigError: a key, a published row or a run is unknown, with its line; or a published row is left out.
@@ -117,8 +117,8 @@ def load_plan(path: Path, *, seeds: Sequence[int] | None = None) -> Plan:
     """
     page, marked = _read(path, _PageFile)
     published = load_published(path.parent / page.published)
-    recipes = [load_recipe(path.parent / file, seeds=seeds) for file in page.recipes]
-    recipes += [load_recipe(path.parent / file) for file in page.null_recipes]
+    recipes = [load_recipe(path.parent / file, seeds=seeds, train=train) for file in page.recipes]
+    recipes += [load_recipe(path.parent / file, train=train) for file in page.null_recipes]
     known = {RAW, *(label for recipe in recipes for label in planned_rows(recipe))}
     for location, run in _runs_named(page):
         if run not in known:

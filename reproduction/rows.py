@@ -41,15 +41,6 @@ class SeedRun:
         """Return the metrics of the epoch that the weights are from."""
         return {} if self.head is None else self.head.provenance.get("metrics") or {}
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Return seconds of training, of measuring between epochs, and of evaluating."""
-        return {
-            "training": sum(row.get("train_seconds") or 0.0 for row in self.epochs),
-            "measuring": sum(row.get("measure_seconds") or 0.0 for row in self.epochs),
-            "evaluating": sum(result.seconds for result in self.results),
-        }
-
 
 @dataclass(frozen=True)
 class Row:
