@@ -89,10 +89,7 @@ class Row:
         return [float(row[name]) for row in rows if row.get(name) is not None]
 
     def alarms(self) -> dict[str, int] | None:
-        """Return every alarm that was raised, and by how many seeds; None if no run says.
-
-        Alarms are told apart by what precedes a colon.
-        """
+        """Return the name of every alarm that was raised, and by how many seeds; None if no head says."""
         raised: dict[str, int] = {}
         told = [
             run.head.provenance["alarms"] for run in self.runs.values() if run.head and "alarms" in run.head.provenance
@@ -100,7 +97,7 @@ class Row:
         if not told:
             return None
         for given in told:
-            for name in dict.fromkeys(str(alarm).partition(":")[0].strip() for alarm in given):
+            for name in dict.fromkeys(str(alarm["name"]) for alarm in given):
                 raised[name] = raised.get(name, 0) + 1
         return raised
 
