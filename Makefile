@@ -3,17 +3,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATASET ?= pydocs
 ARCH ?= lejepa
-# What reproduce trains on; a collection of MS MARCO pairs under another name goes here too.
-TRAIN ?= msmarco
-RECIPE_SET = --set dataset=$(TRAIN)
 SEEDS ?= 10
+# The collection whose pairs reproduce trains on.
+MSMARCO ?= msmarco
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all lint encode train eval report results reproduce bench bench-encode bench-eval bench-train clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on, SEEDS=$(SEEDS) TRAIN=$(TRAIN) how reproduce runs"
+	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on, SEEDS=$(SEEDS) MSMARCO=$(MSMARCO) how often"
+	@echo "  and on pairs of which collection reproduce trains"
 
 setup: $(VENV)/.ready ## make the virtual environment with the tested versions
 
@@ -59,9 +59,9 @@ results: setup ## write docs/results.md from the results store
 
 # A recipe of which some runs failed ends with status 1; the page then says which.
 reproduce: setup ## run every published row and ablation SEEDS times, from the cache, and write docs/reproduction.md
-	$(BIN)/ragcun-cache ablate pipelines/untrained.yaml $(RECIPE_SET) >/dev/null || [ $$? -eq 1 ]
-	$(BIN)/ragcun-cache ablate pipelines/seed_table.yaml --seeds 0-$$(($(SEEDS) - 1)) $(RECIPE_SET) >/dev/null || [ $$? -eq 1 ]
-	$(BIN)/python -m reproduction --seeds 0-$$(($(SEEDS) - 1)) $(RECIPE_SET)
+	$(BIN)/ragcun-cache ablate pipelines/untrained.yaml --set dataset=$(MSMARCO) >/dev/null || [ $$? -eq 1 ]
+	$(BIN)/ragcun-cache ablate pipelines/seed_table.yaml --seeds 0-$$(($(SEEDS) - 1)) --set dataset=$(MSMARCO) >/dev/null || [ $$? -eq 1 ]
+	$(BIN)/python -m reproduction --seeds 0-$$(($(SEEDS) - 1)) --set dataset=$(MSMARCO)
 
 bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 	$(BIN)/python -m benchmarks

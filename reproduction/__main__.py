@@ -25,7 +25,7 @@ def main(
     plan: Annotated[Path, typer.Option(help="What the page shows.")] = _REPOSITORY / "reproduction" / "page.yaml",
     seeds: Annotated[str | None, typer.Option(help="Seeds in place of the recipes', such as 0-9.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value over the recipes' own, as in `ragcun-cache ablate`.")
+        list[str] | None, typer.Option("--set", help="name=value: as it was set for `ragcun-cache ablate`; repeatable.")
     ] = None,
     page: Annotated[Path, typer.Option(help="The page to write; figures go beside it.")] = _REPOSITORY
     / "docs"

@@ -13,16 +13,28 @@ from reproduction.verdict import spread
 
 AGAIN = "missing: run `make reproduce`"
 ABSENT = "–"
-# Columns of the metrics table that are figures of the training, not of the head.
-_NOT_DIAGNOSTIC = ("epoch", "steps", "learning_rate", "loss", "dev_queries", "dev_corpus_rows", "seconds")
+# Columns of the metrics table that are figures of the training or of the data, not of the head.
+_NOT_DIAGNOSTIC = (
+    "epoch", "steps", "learning_rate", "loss", "dev_loss", "dev_queries", "dev_corpus_rows", "raw_dev_ndcg@10",
+    "in_batch_chance", "rank_limit",
+)  # fmt: skip
 TITLES = {
     "dev_ndcg@10": "dev NDCG@10",
     "output_std": "output sd",
     "output_std_ratio": "sd ÷ at start",
+    "top10_overlap": "top 10 in common with raw",
+    "hubness_skewness": "hubness (skewness)",
+    "anti_hub_share": "anti-hubs",
+    "in_batch_accuracy": "in-batch accuracy",
+    "alignment": "alignment",
+    "query_passage_gap": "query-passage gap",
+    "mean_norm": "mean norm",
     "mean_cosine": "mean cosine",
-    "rankme": "RankMe",
-    "isoscore": "IsoScore",
+    "uniformity": "uniformity",
+    "effective_rank": "RankMe",
+    "iso_score": "IsoScore",
     "sigreg": "SIGReg",
+    "relative_residual": "relative residual",
 }
 
 
@@ -76,7 +88,8 @@ def diagnostic_columns(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         for run in row.runs.values():
             names.update(dict.fromkeys(name for name, value in run.kept.items() if _is_diagnostic(name, value)))
-    return list(names)
+    # Of what is watched in every step, the mean; not that of the first and the last step beside it.
+    return [name for name in names if name.removesuffix("_first").removesuffix("_last") not in names.keys() - {name}]
 
 
 def _is_diagnostic(name: str, value: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ragcun_cache.cache import list_caches
 from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.files import sha256_json
 from ragcun_cache.home import Home
 from ragcun_cache.report.provenance import ranges
 from reproduction.rows import RAW, Row, SeedRun
@@ -92,11 +93,21 @@ def _vectors(manifest: Manifest) -> str:
 
 
 def _seconds(runs: list[SeedRun]) -> str:
-    """Return the seconds of all runs, each head counted once: rows may share it."""
+    """Return the seconds of all runs. A run that is the beginning of a longer one has its epochs, which count once."""
     heads = {run.head.folder: run for run in runs if run.head is not None}
-    total: dict[str, float] = {}
+    epochs = {}
     for run in heads.values():
-        for name, seconds in run.seconds.items():
-            total[name] = total.get(name, 0.0) + seconds
-    told = ", ".join(f"{seconds:,.0f} {name}" for name, seconds in total.items())
-    return f"{told}; summed over {len(heads)} runs, of which several may have gone on at a time"
+        kind = (
+            {name: value for name, value in run.head.provenance["train"].items() if name != "epochs"}
+            if run.head
+            else {}
+        )
+        for row in run.epochs:
+            timed = (row.get("train_seconds") or 0.0, row.get("measure_seconds") or 0.0)
+            epochs[sha256_json(kind), row["epoch"], timed] = timed
+    training, measuring = (sum(timed[place] for timed in epochs.values()) for place in (0, 1))
+    evaluating = sum(result.seconds for run in heads.values() for result in run.results)
+    return (
+        f"{training:,.0f} training, {measuring:,.0f} measuring after epochs, {evaluating:,.0f} evaluating; summed over "
+        f"{len(heads)} runs, of which several may have gone on at a time"
+    )

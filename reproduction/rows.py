@@ -41,15 +41,6 @@ class SeedRun:
         """Return the metrics of the epoch that the weights are from."""
         return {} if self.head is None else self.head.provenance.get("metrics") or {}
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Return seconds of training, of measuring between epochs, and of evaluating."""
-        return {
-            "training": sum(row.get("train_seconds") or 0.0 for row in self.epochs),
-            "measuring": sum(row.get("measure_seconds") or 0.0 for row in self.epochs),
-            "evaluating": sum(result.seconds for result in self.results),
-        }
-
 
 @dataclass(frozen=True)
 class Row:
@@ -98,10 +89,7 @@ class Row:
         return [float(row[name]) for row in rows if row.get(name) is not None]
 
     def alarms(self) -> dict[str, int] | None:
-        """Return every alarm that was raised, and by how many seeds; None if no run says.
-
-        Alarms are told apart by what precedes a colon.
-        """
+        """Return the name of every alarm that was raised, and by how many seeds; None if no head says."""
         raised: dict[str, int] = {}
         told = [
             run.head.provenance["alarms"] for run in self.runs.values() if run.head and "alarms" in run.head.provenance
@@ -109,7 +97,7 @@ class Row:
         if not told:
             return None
         for given in told:
-            for name in dict.fromkeys(str(alarm).partition(":")[0].strip() for alarm in given):
+            for name in dict.fromkeys(str(alarm["name"]) for alarm in given):
                 raised[name] = raised.get(name, 0) + 1
         return raised
 

@@ -89,11 +89,15 @@ def carry_out(cached_home: Home) -> Callable[..., Sweep]:
 
     def run(path: Path) -> Sweep:
         sweep = Sweep(load_recipe(path), cached_home)
-        for one in sweep.runs:
+        # The longest first: what a shorter one trains, it leaves on its way.
+        for one in sorted(sweep.runs, key=lambda run: -run.planned.config.epochs):
+            config = one.planned.config
             if one.planned.label.startswith("never"):
                 continue
             try:
-                sweep.bench.carry_out(str(one.name), one.planned.config, evaluate=True, on_epoch=lambda row: None)
+                sweep.bench.carry_out(
+                    str(one.name), config, evaluate=True, also_epochs=range(config.epochs), on_epoch=lambda row: None
+                )
             except Exception as error:
                 sweep.record.keep_failure(str(one.name), one.planned, str(error), None)
         return sweep

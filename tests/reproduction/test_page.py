@@ -12,6 +12,7 @@ from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep
 from ragcun_cache.home import Home
 from reproduction.__main__ import main
+from reproduction.provenance import provenance
 from reproduction.rows import MEAN, read_rows
 
 
@@ -102,6 +103,14 @@ def test_from_runs_to_the_page(
         assert fact in origin
     # Rows that share their heads are counted once.
     assert "summed over 7 runs" in origin
+    # So are the epochs that a run has from a longer one.
+    both = {label: rows[label] for label in ("slow, epochs=1", "slow, epochs=2")}
+    for row in both.values():
+        for run in row.runs.values():
+            for epoch in run.epochs:
+                epoch["train_seconds"] *= 1e6
+    training = sum(epoch["train_seconds"] for run in slow.runs.values() for epoch in run.epochs)
+    assert f"{training:,.0f} training" in provenance(both, cached_home)
 
     for name in ("reproduction_seeds.svg", "reproduction_epochs.svg"):
         assert f"](figures/{name})" in page

@@ -74,7 +74,8 @@ def test_alarms_are_counted_by_seed_and_unknown_where_no_head_says(
         assert head is not None
         head.provenance.pop("alarms", None)
     assert row.alarms() is None
-    told = [["scale collapse: sd is 0.1 of that at the start"], [], ["scale collapse: 0.2", "lost alignment"]]
+    collapse, lost = ({"name": name, "epoch": 1, "text": "so"} for name in ("scale collapse", "lost alignment"))
+    told = [[collapse], [], [collapse, lost]]
     runs = {
         seed: replace(run, head=replace(run.head, provenance={**run.head.provenance, "alarms": alarms}))
         for (seed, run), alarms in zip(row.runs.items(), told, strict=True)
