@@ -73,7 +73,7 @@ def diagnostics(rows: Sequence[Row]) -> str:
     names = diagnostic_columns(trained)
     lines = [[f"`{row.label}`", *(figure(row, name) for name in names), alarms(row)] for row in trained]
     return paragraphs(
-        "On the training collection, at the epoch whose weights are kept; means over the seeds. An alarm is followed by "
-        "the number of seeds that raised it. What each figure is: [diagnostics.md](diagnostics.md).",
+        "On the training collection, at the epoch whose weights are kept; means over the seeds. An alarm is followed "
+        "by the number of seeds that raised it. What each figure is: [diagnostics.md](diagnostics.md).",
         table(["run", *(TITLES.get(name, name) for name in names), "alarms"], lines),
     )
