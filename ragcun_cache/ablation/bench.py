@@ -81,11 +81,16 @@ class Bench:
             )
         trained = train_head(config, self.home, data=data, wait=True, also_epochs=also_epochs, on_epoch=on_epoch)
         if evaluate:
-            record = trained.record
-            encode, system, cost = head_encoder(record, config.device), describe_head(record), head_cost(record)
-            for subject in self.subjects(str(record.provenance["encoder"])):
-                subject.evaluate(system, encode, self.store, cost=cost)
+            self.evaluate(trained.record, config.device)
         return trained
+
+    def evaluate(self, record: HeadRecord, device: str) -> list[Result]:
+        """Return the results of a head on all collections, evaluating it on ``device`` where it has not been."""
+        encode, system, cost = head_encoder(record, device), describe_head(record), head_cost(record)
+        return [
+            subject.evaluate(system, encode, self.store, cost=cost)
+            for subject in self.subjects(str(record.provenance["encoder"]))
+        ]
 
     def stored(self, record: HeadRecord) -> list[Result] | None:
         """Return the results of a head on all collections, or None if one is not in the store."""

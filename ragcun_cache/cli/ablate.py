@@ -115,7 +115,8 @@ def _show_plan(sweep: Sweep, wanted: list[SweepRun], jobs: int, threads: int, *,
     typer.echo(f"{len(sweep.runs)} runs: {told}; evaluated on {', '.join(sweep.recipe.evaluate)}")
     basis = f"{found.probed} of them timed by a few steps now, the others by earlier runs"
     typer.echo(
-        f"to do: {found.runs} runs, about {found.seconds:,.0f} s with {jobs} at a time ({basis}), "
+        f"to do: {found.runs} runs, about {found.seconds:,.0f} s ({found.seconds / 3600:,.2f} hours) "
+        f"with {jobs} at a time ({basis}), "
         f"{found.bytes / 1e6:,.0f} MB of heads"
     )
     if sweep.recipe.search is not None:

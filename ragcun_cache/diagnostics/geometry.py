@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ragcun_cache.diagnostics.blocks import row_blocks
+
 
 def unit_rows(rows_ne: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the rows (n, e) divided by their norms; a zero row stays zero."""
@@ -15,7 +17,15 @@ def unit_rows(rows_ne: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def mean_norm(rows_ne: NDArray[np.float32]) -> float:
     """Return the mean Euclidean norm of the rows (n, e)."""
-    return float(np.linalg.norm(rows_ne, axis=1).mean(dtype=np.float64))
+    norms = [np.linalg.norm(block_be, axis=1) for (block_be,) in row_blocks(rows_ne)]
+    return float(np.concatenate(norms).mean(dtype=np.float64))
+
+
+def standard_deviation(rows_ne: NDArray[np.float32]) -> float:
+    """Return the standard deviation over all entries of (n, e), as numpy's, which makes a float64 copy of them all."""
+    mean = rows_ne.mean(dtype=np.float64)
+    total = sum(float(np.square(block_be - mean).sum()) for (block_be,) in row_blocks(rows_ne))
+    return float(np.sqrt(total / rows_ne.size))
 
 
 def mean_cosine(rows_ne: NDArray[np.float32]) -> float:
@@ -23,10 +33,13 @@ def mean_cosine(rows_ne: NDArray[np.float32]) -> float:
 
     With unit rows u: ``(||sum u||^2 - n) / (n (n - 1))``. A zero row has the cosine 0 with every other.
     """
-    units_ne = unit_rows(rows_ne)
-    n = len(units_ne)
-    total = float(np.square(units_ne.sum(axis=0, dtype=np.float64)).sum())
-    return float((total - np.count_nonzero(units_ne.any(axis=1))) / (n * (n - 1)))
+    n, e = rows_ne.shape
+    sum_e, directions = np.zeros(e), 0
+    for (block_be,) in row_blocks(rows_ne):
+        units_be = unit_rows(block_be)
+        sum_e += units_be.sum(axis=0, dtype=np.float64)
+        directions += int(np.count_nonzero(units_be.any(axis=1)))
+    return float((np.square(sum_e).sum() - directions) / (n * (n - 1)))
 
 
 def uniformity(rows_ne: NDArray[np.float32]) -> float:

@@ -15,6 +15,7 @@ from ragcun_cache.diagnostics.geometry import (
     mean_norm,
     sigreg_statistic,
     singular_values,
+    standard_deviation,
     uniformity,
 )
 from ragcun_cache.diagnostics.neighbours import anti_hub_share, mean_overlap, occurrence_counts, skewness
@@ -55,7 +56,7 @@ def measure_head(head: Head, data: TrainingData) -> dict[str, Any]:
         **_neighbours(top_lists(run), reference.raw_top, len(passage_ne)),
         **_pairs(head, data, passage_ne),
         "query_passage_gap": query_passage_gap(query_qe, sample_ne) if len(query_qe) else None,
-        "output_std": float(passage_ne.std(dtype=np.float64)),
+        "output_std": standard_deviation(passage_ne),
         "mean_norm": mean_norm(passage_ne),
         "mean_cosine": mean_cosine(passage_ne) if len(passage_ne) > 1 else None,
         "uniformity": uniformity(sample_ne) if several else None,
@@ -66,7 +67,7 @@ def measure_head(head: Head, data: TrainingData) -> dict[str, Any]:
     return {name: value if value is None or math.isfinite(value) else None for name, value in measured.items()}
 
 
-def _encoded(head: Head, vectors_nd: NDArray[np.float32], role: Role) -> NDArray[np.float32]:
+def _encoded(head: Head, vectors_nd: NDArray[np.floating], role: Role) -> NDArray[np.float32]:
     import torch
 
     from ragcun_cache.heads.apply import encode_rows

@@ -17,7 +17,7 @@ from ragcun_cache.errors import CacheError, RagcunCacheError, TrainingError, unk
 from ragcun_cache.files import sha256_json
 from ragcun_cache.heads.config import Input, trains
 from ragcun_cache.home import Home
-from ragcun_cache.training.config import Select, TrainConfig
+from ragcun_cache.training.config import Select, TensorDtype, TrainConfig
 from ragcun_cache.training.reference import Reference, make_reference
 
 _DEV_FRACTION = 0.1
@@ -28,7 +28,8 @@ class TrainingData:
     """Judged pairs of one collection as rows of its caches; loads vectors when they are first asked for.
 
     ``train_p2`` is (p, 2) int64: row of the query, row of the passage. ``dev_qrels`` are judged queries of which none
-    is in ``train_p2``; empty where the collection has nothing to cut them from. ``sha256`` covers both.
+    is in ``train_p2``; empty where the collection has nothing to cut them from. ``sha256`` covers both. Vectors
+    are held in ``dtype``.
     """
 
     collection: str
@@ -38,6 +39,7 @@ class TrainingData:
     ignore_identical_ids: bool
     input: Input
     sha256: str
+    dtype: TensorDtype = TensorDtype.FLOAT32
 
     @cached_property
     def dev_p2(self) -> NDArray[np.int64]:
@@ -51,12 +53,12 @@ class TrainingData:
         return _rows(pairs, self.caches)
 
     @cached_property
-    def query_nd(self) -> NDArray[np.float32]:
+    def query_nd(self) -> NDArray[np.floating]:
         """All query vectors of the cache, (n, d), as heads of this ``input`` take them."""
         return self._vectors(self.caches.query)
 
     @cached_property
-    def passage_nd(self) -> NDArray[np.float32]:
+    def passage_nd(self) -> NDArray[np.floating]:
         """All passage vectors of the cache, (n, d), as heads of this ``input`` take them."""
         return self._vectors(self.caches.passage)
 
@@ -65,8 +67,8 @@ class TrainingData:
         """What heads on this data are measured on, and what raw does there; searched for when first asked for."""
         return make_reference(self)
 
-    def _vectors(self, cache: EmbeddingCache) -> NDArray[np.float32]:
-        vectors_nd: NDArray[np.float32] = cache.array()
+    def _vectors(self, cache: EmbeddingCache) -> NDArray[np.floating]:
+        vectors_nd: NDArray[np.floating] = cache.array(self.dtype.value)
         if self.input == Input.POOLED:
             vectors_nd *= cache.norms[:, None]
         return vectors_nd
@@ -74,7 +76,7 @@ class TrainingData:
 
 def data_settings(config: TrainConfig) -> dict[str, Any]:
     """Return all of ``config`` that ``load_training_data`` looks at; equal ones give the same data."""
-    names = ("dataset", "encoder", "pairs", "pairs_seed", "train", "dev", "input", "select")
+    names = ("dataset", "encoder", "pairs", "pairs_seed", "train", "dev", "input", "select", "dtype")
     return {**{name: getattr(config, name) for name in names}, "trains": trains(config.arch)}
 
 
@@ -110,6 +112,7 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
         dev_qrels=dev_qrels,
         ignore_identical_ids=collection.ignore_identical_ids,
         input=config.input,
+        dtype=config.dtype,
         sha256=sha256_json([kept, list(dev_qrels.items())]),
     )
 

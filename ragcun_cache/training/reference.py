@@ -64,9 +64,9 @@ def make_reference(data: TrainingData) -> Reference:
 
 def search_watched(
     data: TrainingData,
-    query_qe: NDArray[np.float32],
+    query_qe: NDArray[np.floating],
     query_ids: list[str],
-    passage_ne: NDArray[np.float32],
+    passage_ne: NDArray[np.floating],
     similarity: Similarity,
 ) -> Run:
     """Search all passages of the cache: ten deep, or as deep as the score of dev queries asks for."""

@@ -247,8 +247,8 @@ class _Run:
         device = next(self.head.parameters()).device
         query_p, passage_p = self.data.train_p2.T
         self.head.fit_output(
-            torch.from_numpy(self.data.query_nd[query_p]).to(device),
-            torch.from_numpy(self.data.passage_nd[passage_p]).to(device),
+            torch.from_numpy(self.data.query_nd[query_p]).to(device, torch.float32),
+            torch.from_numpy(self.data.passage_nd[passage_p]).to(device, torch.float32),
         )
 
     def _row(self, epoch: Epoch | None) -> dict[str, Any]:

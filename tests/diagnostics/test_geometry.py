@@ -13,6 +13,7 @@ from ragcun_cache.diagnostics.geometry import (
     mean_norm,
     sigreg_statistic,
     singular_values,
+    standard_deviation,
     uniformity,
 )
 
@@ -35,6 +36,18 @@ def test_mean_cosine_is_its_definition() -> None:
 
 def test_mean_norm() -> None:
     assert mean_norm(np.array([[3, 4], [0, 0]], np.float32)) == pytest.approx(2.5)
+
+
+def test_standard_deviation_is_numpys_also_far_from_zero() -> None:
+    for rows_ne in (rows(50, 7), rows(50, 7, offset=1000.0), np.ones((5, 3), np.float32)):
+        assert standard_deviation(rows_ne) == pytest.approx(float(rows_ne.std(dtype=np.float64)), rel=1e-12)
+
+
+def test_figures_do_not_depend_on_the_blocks_that_rows_are_read_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_ne = rows(50, 7)
+    whole = [figure(rows_ne) for figure in (standard_deviation, mean_norm, mean_cosine)]
+    monkeypatch.setattr("ragcun_cache.diagnostics.blocks.BLOCK_ROWS", 16)
+    assert [figure(rows_ne) for figure in (standard_deviation, mean_norm, mean_cosine)] == pytest.approx(whole)
 
 
 def test_uniformity_is_its_definition() -> None:
