@@ -3,9 +3,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATASET ?= pydocs
 ARCH ?= lejepa
+# Where the pairs of `make beat` are from; and whose vectors, by fingerprint, where several encoders are cached.
+PAIRS ?= msmarco
+ENCODER ?=
+TUNE = $(BIN)/ragcun-cache tune --skip-stored $(if $(ENCODER),--encoder $(ENCODER))
+HEADS = lejepa_ten_seeds lejepa_variants
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint encode train eval report results bench bench-encode bench-eval bench-train clean
+.PHONY: help setup run test test-all lint encode train eval report results bench bench-encode bench-eval bench-train beat beat-tune clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +57,21 @@ report: setup ## write data/report.html, a page of everything that is known of t
 
 results: setup ## write docs/results.md from the results store
 	$(BIN)/ragcun-cache leaderboard --markdown docs/results.md
+
+beat: setup ## tune, and train heads, on scifact and nfcorpus beside raw (hours), write docs/beating_raw.md; see PAIRS
+	$(MAKE) beat-tune
+	for recipe in pipelines/tune/few_labels_*.yaml; do $(TUNE) --config $$recipe --seeds 0-19 || exit 1; done
+	for recipe in pipelines/tune/null_*.yaml; do $(TUNE) --config $$recipe --seeds 0-9 || exit 1; done
+	mkdir -p data/recipes
+	for name in $(HEADS); do \
+	  sed 's/dataset: msmarco,/dataset: $(PAIRS),/' pipelines/$$name.yaml > data/recipes/$$name.yaml && \
+	  $(BIN)/ragcun-cache ablate data/recipes/$$name.yaml || exit 1; done
+	$(BIN)/python -m benchmarks.shuffled_heads --dataset $(PAIRS)
+	$(BIN)/python -m benchmarks.beating_raw $(HEADS:%=--recipe data/recipes/%.yaml)
+
+beat-tune: setup ## of that, the four recipes of tune alone; ENCODER=fingerprint for those of a second encoder
+	for recipe in pipelines/tune/zero_shot_*.yaml pipelines/tune/in_domain_*.yaml; do \
+	  $(TUNE) --config $$recipe --seeds 0-4 || exit 1; done
 
 bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ragcun_cache.cache import CachePair
 from ragcun_cache.files import sha256_json, write_json
 from ragcun_cache.provenance import library_versions, machine, source_commit
 from ragcun_cache.tuning.config import TuneConfig
@@ -29,12 +30,13 @@ class Tried(BaseModel):
 class TuningRecord(BaseModel):
     """One tuning. ``trials`` are all systems that were tried on dev, the raw encoder first.
 
-    ``raw`` and ``winner`` are keys of results; ``winner`` is None where the raw encoder was kept. ``head`` is the name
-    of the adapter that was saved, if there is one.
+    ``name`` is that of its file (``tuning_name``). ``raw`` and ``winner`` are keys of results; ``winner`` is None where
+    the raw encoder was kept. ``head`` is the name of the adapter that was saved, if there is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: str
     config: TuneConfig
     collection: str
     encoder: str
@@ -53,15 +55,17 @@ class TuningRecord(BaseModel):
     machine: dict[str, str | int]
     commit: str | None
 
-    @property
-    def name(self) -> str:
-        """Name of its file: what was asked for, of which vectors."""
-        asked = sha256_json([self.encoder, self.config.model_dump(mode="json")])[:8]
-        return f"{self.collection.replace('/', '__')}-{self.config.labels}-seed{self.config.seed}-{asked}"
-
     def save(self, folder: Path) -> None:
         """Write it into ``folder``, in place of what the same tuning found before."""
         write_json(folder / f"{self.name}.json", self.model_dump(mode="json"))
+
+
+def tuning_name(config: TuneConfig, pair: CachePair) -> str:
+    """Return what a tuning is called: by what was asked for, of which vectors of which texts."""
+    asked = sha256_json(
+        [pair.encoder, pair.query.content_sha256, pair.passage.content_sha256, config.model_dump(mode="json")]
+    )
+    return f"{pair.collection.replace('/', '__')}-{config.labels}-seed{config.seed}-{asked[:8]}"
 
 
 def provenance() -> dict[str, object]:

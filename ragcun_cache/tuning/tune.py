@@ -37,7 +37,7 @@ from ragcun_cache.tuning.choice import Dev, choose
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.ladder import Ladder
 from ragcun_cache.tuning.queries import Fold, QuerySet
-from ragcun_cache.tuning.record import Tried, TuningRecord, provenance
+from ragcun_cache.tuning.record import Tried, TuningRecord, provenance, tuning_name
 from ragcun_cache.tuning.spec import Adapter, Fusion, Spec
 from ragcun_cache.tuning.vectors import Source, Vectors
 
@@ -198,14 +198,22 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         head=head,
         seconds=time.monotonic() - started,
     )
-    _record(tuned).save(home.tunings)
+    _record(tuned, tuning_name(config, pair)).save(home.tunings)
     return tuned
 
 
-def _record(tuned: Tuned) -> TuningRecord:
+def is_stored(config: TuneConfig, home: Home) -> bool:
+    """Return whether this very tuning was carried out before, of these vectors (by whatever code)."""
+    collection = find_collection(config.dataset, home, download=False)
+    name = tuning_name(config, open_pair(home.caches, collection, config.encoder))
+    return (home.tunings / f"{name}.json").exists()
+
+
+def _record(tuned: Tuned, name: str) -> TuningRecord:
     setting = tuned.raw.setting
     return TuningRecord.model_validate(
         {
+            "name": name,
             "config": tuned.config,
             "collection": setting.collection,
             "encoder": setting.encoder,
