@@ -247,10 +247,8 @@ def _cost_table(outcomes: Sequence[Outcome]) -> str:
         seconds = [record.seconds for record in one.records]
         costs = [result.cost for result in one.used if result.cost is not None]
         sizes = sorted({f"{(cost.bytes or 0) / 1e6:.1f}" for cost in costs}, key=float)
-        rebuilt = {cost.index_rebuilt for cost in costs}
-        index = {frozenset({True}): "is built again", frozenset({False}): "stays"}.get(
-            frozenset(rebuilt), "depends on the seed" if rebuilt else "stays"
-        )
+        rebuilt = {bool(cost.index_rebuilt) for cost in costs}
+        index = "depends on the seed" if len(rebuilt) > 1 else "is built again" if True in rebuilt else "stays"
         rows.append(
             [
                 one.collection,
