@@ -54,6 +54,11 @@ class Home:
         return self.root / "ablations"
 
     @property
+    def tunings(self) -> Path:
+        """What was tried and chosen by ``tune``, one file a tuning."""
+        return self.root / "tunings"
+
+    @property
     def bm25(self) -> Path:
         """BM25 indexes of passages, one folder a collection, its content and the parameters."""
         return self.root / "bm25"

@@ -34,6 +34,9 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="seed of all that is random [0]")] = None,
     seeds: Annotated[str | None, typer.Option(help="several seeds, such as 0-4")] = None,
     encoder: Annotated[str | None, typer.Option(help="encoder fingerprint, where several are cached")] = None,
+    skip_stored: Annotated[
+        bool, typer.Option("--skip-stored", help="pass over what was tuned before, of the same vectors")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Try what these vectors can give, choose on dev, test the choice and the raw encoder once.
@@ -45,6 +48,7 @@ def tune(
     from ragcun_cache.home import Home
     from ragcun_cache.training.seeds import parse_seeds
     from ragcun_cache.tuning.config import load_tune_config
+    from ragcun_cache.tuning.tune import is_stored
     from ragcun_cache.tuning.tune import tune as run
 
     flags: dict[str, Any] = {
@@ -65,6 +69,9 @@ def tune(
     store = ResultStore(home.results)
     tuned = []
     for one in configs:
+        if skip_stored and is_stored(one, home):
+            typer.echo(f"note: {one.dataset}, labels {one.labels}, seed {one.seed} was tuned before", err=True)
+            continue
         tuned.append(run(one, home, store))
         if not json_:
             _render(tuned[-1], store)

@@ -41,7 +41,9 @@ In LangChain, queries and passages take their ways by `task`:
 from langchain_huggingface import HuggingFaceEmbeddings
 
 embeddings = HuggingFaceEmbeddings(
-    model_name="{path}", encode_kwargs={{"task": "document"}}, query_encode_kwargs={{"task": "query"}}
+    model_name="{path}",
+    encode_kwargs={{"task": "document", "prompt_name": "document"}},
+    query_encode_kwargs={{"task": "query", "prompt_name": "query"}},
 )
 ```
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ragcun_cache.tuning.spec import Spec
 
 _ENOUGH_UNSEEN = 30
-# The best of many is above raw by one standard error too often by chance alone.
-_SURE = 2.0
+# Differences below so many standard errors are taken for chance.
+_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ class Dev:
         variances = [one_q.var(ddof=1) / len(one_q) for one_q in self._by_collection(value_q) if len(one_q) > 1]
         return float(np.sqrt(np.sum(variances)) / (self.collection_q.max() + 1))
 
+    @property
+    def both_kinds(self) -> bool:
+        """Whether there are enough queries with new passages to go by, and others beside them."""
+        return bool(self.unseen_q.sum() >= _ENOUGH_UNSEEN) and not bool(self.unseen_q.all())
+
+    def unseen_mean(self, value_q: NDArray[np.float64]) -> float:
+        """Return the mean over the queries whose relevant passages are new."""
+        return float(value_q[self.unseen_q].mean())
+
     def _by_collection(self, value_q: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [value_q[self.collection_q == collection] for collection in range(self.collection_q.max() + 1)]
 
@@ -46,23 +55,23 @@ class Dev:
 def choose(trials: Sequence[Trial], dev: Dev) -> Trial:
     """Return the trial to use; the first one is the raw encoder.
 
-    The best, and all that are within one standard error of it (of the paired difference), count as equally good. Of
+    The best, and all that are within two standard errors of it (of the paired difference), count as equally good. Of
     these, the one that is best for queries whose relevant passages were never seen in training: what others gain beyond
     that, they gain by knowing the answers. Where there are not both kinds of queries, one with the fewest parts, and of
-    those the best. If it is not better than raw by two standard errors, raw. The one-standard-error rule is that of
-    Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
+    those the best. If it is not better than raw by two standard errors, raw. In the manner of the one-standard-error
+    rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
     """
     raw = trials[0]
     best = max(trials, key=lambda trial: dev.mean(trial.ndcg_q))
     equals = [trial for trial in trials if not _better(best, trial, dev)]
-    if dev.unseen_q.sum() >= _ENOUGH_UNSEEN and not dev.unseen_q.all():
-        best = max(equals, key=lambda trial: (trial.ndcg_q[dev.unseen_q].mean(), dev.mean(trial.ndcg_q)))
+    if dev.both_kinds:
+        best = max(equals, key=lambda trial: (dev.unseen_mean(trial.ndcg_q), dev.mean(trial.ndcg_q)))
     else:
         best = max(equals, key=lambda trial: (-trial.spec.parts, dev.mean(trial.ndcg_q)))
-    return best if _better(best, raw, dev, _SURE) else raw
+    return best if _better(best, raw, dev) else raw
 
 
-def _better(one: Trial, other: Trial, dev: Dev, errors: float = 1.0) -> bool:
-    """Return whether ``one`` is above ``other`` by more than so many standard errors of their paired difference."""
+def _better(one: Trial, other: Trial, dev: Dev) -> bool:
+    """Return whether ``one`` is above ``other`` by more than chance."""
     difference_q = one.ndcg_q - other.ndcg_q
-    return dev.mean(difference_q) > errors * dev.standard_error(difference_q)
+    return dev.mean(difference_q) > _STANDARD_ERRORS * dev.standard_error(difference_q)

@@ -94,10 +94,19 @@ class Adapter(_Frozen):
 
     def __str__(self) -> str:
         config, shape = self.config, self.config.shape
-        side = "" if shape.side == Side.QUERY else ", both sides"
         rank = f" {shape.rank}" if shape.rank else ""
-        form = f"{str(shape.map).replace('_', '-')}{rank} adapter{side}"
+        form = f"{self.form}{rank} adapter{self.sides}"
         return f"{form} ({config.loss}, t {config.temperature:g}, {config.epochs} epochs, alpha {self.alpha:g})"
+
+    @property
+    def form(self) -> str:
+        """The form of its map in words."""
+        return str(self.config.shape.map).replace("_", "-")
+
+    @property
+    def sides(self) -> str:
+        """What is said of it if it does not move queries alone."""
+        return "" if self.config.shape.side == Side.QUERY else ", both sides"
 
 
 class Nudged(_Frozen):
@@ -167,6 +176,22 @@ class Spec(_Frozen):
             memory = self.memory
             parts.append(f"memory (t {memory.temperature:g}, c {memory.evidence:g}, {memory.weight:g})")
         return " + ".join(parts)
+
+    @property
+    def family(self) -> str:
+        """What it is called whatever its numbers: systems of one family differ in nothing else."""
+        dense = self.dense
+        name = dense.kind.replace("_", " ")
+        if isinstance(dense, Adapter):
+            name = f"{dense.form} adapter{dense.sides} ({dense.config.loss})"
+        elif isinstance(dense, Nudged):
+            name = f"NUDGE-{str(dense.variant).upper()}"
+        elif isinstance(dense, TrainedHead):
+            name = str(dense)
+        parts = [] if self.bm25 and not self.dense_weight else [name]
+        parts += ["feedback"] if self.feedback else []
+        parts += {None: [], Fusion.CONVEX: ["BM25"], Fusion.RECIPROCAL_RANK: ["BM25 (RRF)"]}[self.bm25]
+        return " + ".join([*parts, *(["memory"] if self.memory else [])])
 
     @property
     def is_raw(self) -> bool:

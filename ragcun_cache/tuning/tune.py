@@ -37,6 +37,7 @@ from ragcun_cache.tuning.choice import Dev, choose
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.ladder import Ladder
 from ragcun_cache.tuning.queries import Fold, QuerySet
+from ragcun_cache.tuning.record import Tried, TuningRecord, provenance, tuning_name
 from ragcun_cache.tuning.spec import Adapter, Fusion, Spec
 from ragcun_cache.tuning.vectors import Source, Vectors
 
@@ -145,7 +146,8 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
 
     In domain, dev is the split ``dev``, or every fifth of the train queries in turn where there is none; what is
     chosen is then fitted on all of them. Zero-shot, dev are judged queries of other collections. The test split is
-    read when the choice is made, and for nothing else. Without any judged query, ``FIXED_IN_ADVANCE`` is tested.
+    read when the choice is made, and for nothing else. Without any judged query, ``FIXED_IN_ADVANCE`` is tested. All
+    that was tried is kept in ``home.tunings``.
 
     Raises:
         TrainingError: there is nothing to learn from or to choose by.
@@ -183,7 +185,7 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
         system = fitted.system(config, trained_on)
         winner = subject.evaluate_run(system, lambda: fitted.rank(subject), store, cost=fitted.cost(seconds))
-    return Tuned(
+    tuned = Tuned(
         config=config,
         trials=trials,
         spec=spec,
@@ -195,6 +197,38 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         winner=winner,
         head=head,
         seconds=time.monotonic() - started,
+    )
+    _record(tuned, tuning_name(config, pair)).save(home.tunings)
+    return tuned
+
+
+def is_stored(config: TuneConfig, home: Home) -> bool:
+    """Return whether this very tuning was carried out before, of these vectors (by whatever code)."""
+    collection = find_collection(config.dataset, home, download=False)
+    name = tuning_name(config, open_pair(home.caches, collection, config.encoder))
+    return (home.tunings / f"{name}.json").exists()
+
+
+def _record(tuned: Tuned, name: str) -> TuningRecord:
+    setting = tuned.raw.setting
+    return TuningRecord.model_validate(
+        {
+            "name": name,
+            "config": tuned.config,
+            "collection": setting.collection,
+            "encoder": setting.encoder,
+            "trials": [Tried(system=str(spec), family=spec.family, dev_ndcg=ndcg) for spec, ndcg in tuned.trials],
+            "spec": tuned.spec,
+            "dev_ndcg": tuned.dev_ndcg,
+            "dev_queries": tuned.dev_queries,
+            "chosen_by": tuned.chosen_by,
+            "left_out": tuned.left_out,
+            "raw": tuned.raw.key,
+            "winner": None if tuned.winner is None else tuned.winner.key,
+            "head": None if tuned.head is None else tuned.head.name,
+            "seconds": tuned.seconds,
+            **provenance(),
+        }
     )
 
 
@@ -261,6 +295,7 @@ def _zero_shot(
     for other in _others(data, config, home, heads):
         judged = other.judged(_MAX_DEV_QUERIES, config.seed)
         if judged is not None:
+            judged = judged.shuffled(config.seed) if config.shuffled else judged
             folds.append(other.fold(judged, None))
             name = other.collection.sample_of or other.collection.name
             splits += [TrainedOn(collection=name, split=split) for split in other.splits]

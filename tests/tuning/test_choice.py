@@ -42,6 +42,26 @@ def test_of_equals_the_one_that_is_best_for_unseen_gold() -> None:
     assert choose(trials, dev()).spec == HYBRID
 
 
+@pytest.mark.parametrize(("errors", "equal"), [(1.9, True), (2.1, False)])
+def test_what_is_within_two_standard_errors_of_the_best_is_as_good(errors: float, equal: bool) -> None:
+    unseen = np.arange(N) < 60
+    # The best overall is so many standard errors above what is best where the relevant passages are new.
+    difference = np.where(unseen, -0.1, 0.0) + noise(0.3)
+    difference += errors * difference.std(ddof=1) / np.sqrt(N) - difference.mean()
+    assert difference[unseen].mean() < 0
+    hybrid = np.full(N, 0.9)
+    trials = [Trial(RAW, np.full(N, 0.5)), Trial(HYBRID, hybrid), Trial(MEMORY, hybrid + difference)]
+    assert choose(trials, dev(unseen)).spec == (HYBRID if equal else MEMORY)
+
+
+@pytest.mark.parametrize(("n_unseen", "both"), [(0, False), (29, False), (30, True), (N - 1, True), (N, False)])
+def test_both_kinds_of_queries_are_there_if_enough_are_unseen(n_unseen: int, both: bool) -> None:
+    unseen = np.arange(N) < n_unseen
+    assert dev(unseen).both_kinds == both
+    if n_unseen:
+        assert dev(unseen).unseen_mean(np.where(unseen, 0.25, 1.0)) == 0.25
+
+
 @pytest.mark.parametrize(("errors", "raw"), [(1.9, True), (2.1, False)])
 def test_raw_stays_unless_something_is_better_by_two_standard_errors(errors: float, raw: bool) -> None:
     difference = noise(0.3)

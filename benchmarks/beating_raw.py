@@ -1,0 +1,430 @@
+"""``docs/beating_raw.md``: what ``tune`` and the default head give beside the raw encoder, from what is stored.
+
+Nothing is computed here but tables: ``make beat`` runs all that they are of.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from benchmarks.page import paragraphs, table
+from benchmarks.shuffled_heads import ARCH as SHUFFLED_HEAD
+from ragcun_cache.ablation.recipe import load_recipe
+from ragcun_cache.ablation.sweep import Sweep, SweepRun
+from ragcun_cache.cli.arguments import settings
+from ragcun_cache.errors import EvaluationError
+from ragcun_cache.evaluation.render import provenance_markdown
+from ragcun_cache.evaluation.results import Result
+from ragcun_cache.evaluation.significance import Comparison, compare, holm
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.files import write_text
+from ragcun_cache.home import Home
+from ragcun_cache.report.provenance import ranges
+from ragcun_cache.training.diagnostics import DEV_METRIC
+from ragcun_cache.tuning.config import Labels
+from ragcun_cache.tuning.record import TuningRecord, list_tunings
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "beating_raw.md"
+METRIC = "ndcg@10"
+LEVEL = 0.05
+_ABSENT = "–"
+
+_HEAD = """\
+# Beating the raw encoder
+
+Written by `make beat` (`python -m benchmarks.beating_raw`); do not edit. All figures are NDCG@10 on the official test
+splits, exact search, over the same cached vectors. Everything was chosen on dev, and the test split was looked at once
+for each choice. Where there is chance there are several seeds. p-values are those of the paired randomisation test of
+per-query scores averaged over the seeds (see [evaluation.md](evaluation.md)), corrected by Holm's method for the
+collections of a table."""
+
+_ZERO_SHOT = """\
+`ragcun-cache tune --labels none`: no judgement of the collection had a part. What is tried (BM25 and its weight,
+feedback, whitening) learns nothing; which of it is used is chosen by the judged train and dev queries of the other
+collection. MS MARCO does not choose: the encoder was trained on it, so its vectors look better there than elsewhere."""
+
+_IN_DOMAIN = """\
+`ragcun-cache tune --labels train`: learnt from the collection's own train judgements and chosen on its dev split, or on
+the train queries in five parts by turns where it has none. A query has *seen gold* if one of its relevant passages was
+relevant to a train or dev query. Only *unseen gold* says what to expect of passages that nobody has asked for yet."""
+
+_FEW = """\
+`tune` given 200 of the judged train queries, drawn anew for each seed. *Above* and *below* count the draws whose
+difference to raw on the test split has p < 0.05 (uncorrected). Where nothing is sure on dev, raw is kept, and the
+difference is 0."""
+
+_NULL = """\
+The same with every judged query given another's passages, those of dev too. There is nothing to find then; what is
+found anyway is an error of the protocol. Test judgements are as they are."""
+
+_HEADS_NULL = """\
+Heads of the default LeJEPA recipe, trained on pairs that were shuffled in the same way: with the epoch chosen on
+shuffled dev queries (epoch 0 is raw), or the last one kept whatever dev says, as the recipe does. Its isotropy term
+needs no pairs, so the last epoch may differ from raw for a reason."""
+
+_DENSE = """\
+`train-head --arch lejepa` with nothing else said: trained on 10,000 pairs of MS MARCO; no BM25, no judgement of the
+collections. In parentheses the difference to raw; p of a seed alone is uncorrected. The settings of this default come
+from looks at these same test splits during development, so its margin is flattered by them; *dev* (MS MARCO, which the
+encoder was trained on) has no say in it."""
+
+_VARIANTS = """\
+One setting changed at a time from the default, to show what it hangs on. Mean ± sd over seeds."""
+
+_TRIED = """\
+The best of each family on dev, as its difference to the raw encoder on dev (mean over seeds). The best of many is
+partly luck, so these are no results. Every system that was tried is in [{name}]({name})."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Tunings that differ in their seed alone: the raw result, and for each seed what is used in its place."""
+
+    records: Sequence[TuningRecord]
+    raw: Result
+    used: Sequence[Result]
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        return self.raw.setting.collection
+
+    def value_s(self) -> NDArray[np.float64]:
+        """Return the test figure of each seed, (s,)."""
+        return np.array([one.metrics[METRIC] for one in self.used])
+
+
+def write_page(home: Home, recipes: Sequence[Path], page: Path, train: Mapping[str, Any] | None = None) -> None:
+    """Write the page and, beside it, every trial as CSV. ``train`` goes over the settings of the ``recipes`` of heads.
+
+    Raises:
+        EvaluationError: nothing was tuned yet, or a result that a tuning names is not in the store.
+
+    """
+    store = ResultStore(home.results)
+    records = list_tunings(home.tunings)
+    if not records:
+        raise EvaluationError("nothing was tuned yet", where=home.tunings, fix="make beat")
+    trials = page.with_name(f"{page.stem}_trials.csv")
+    sweeps = [Sweep(load_recipe(path, train=train), home) for path in recipes]
+    blocks = [_HEAD]
+    used: list[Result] = []
+    by_encoder: dict[str, list[Outcome]] = {}
+    for outcome in _outcomes(records, store):
+        by_encoder.setdefault(outcome.raw.setting.encoder, []).append(outcome)
+        used += [outcome.raw, *outcome.used]
+    # The encoder that heads were trained on goes first.
+    first = {run.results[0].setting.encoder for sweep in sweeps for run in sweep.runs if run.results}
+    for encoder, outcomes in sorted(by_encoder.items(), key=lambda item: (item[0] not in first, item[0])):
+        blocks.append(f"## {outcomes[0].raw.setting.model}")
+        blocks += _tuned(outcomes, store)
+        if encoder in first:
+            blocks += [block for sweep in sweeps for block in _dense(sweep, store)]
+            used += [result for sweep in sweeps for run in sweep.runs for result in run.results]
+        blocks += _null(outcomes, encoder, store)
+        blocks += _tried(outcomes, trials.name)
+    blocks.append(provenance_markdown(used).replace("###", "##", 1).strip())
+    write_text(page, paragraphs(*blocks) + "\n")
+    write_text(trials, _trials(records))
+
+
+def _outcomes(records: Sequence[TuningRecord], store: ResultStore) -> list[Outcome]:
+    groups: dict[str, list[TuningRecord]] = {}
+    for record in records:
+        asked = record.config.model_dump_json(exclude={"seed"})
+        groups.setdefault(f"{record.encoder} {record.collection} {asked}", []).append(record)
+    return [
+        Outcome(
+            sorted(group, key=lambda one: one.config.seed),
+            _stored(group[0].raw, store),
+            [_stored(one.winner or one.raw, store) for one in sorted(group, key=lambda one: one.config.seed)],
+        )
+        for group in groups.values()
+    ]
+
+
+def _stored(key: str, store: ResultStore) -> Result:
+    result = store.find(key)
+    if result is None:
+        raise EvaluationError("a tuning's result is not in the store", where=store.root, found=key, fix="make beat")
+    return result
+
+
+def _scores(results: Iterable[Result], store: ResultStore) -> NDArray[np.float64]:
+    """Return per-query scores averaged over the results, (q,)."""
+    mean_q: NDArray[np.float64] = np.mean([store.per_query(one).values[METRIC] for one in results], axis=0)
+    return mean_q
+
+
+def _tuned(outcomes: Sequence[Outcome], store: ResultStore) -> list[str]:
+    blocks = []
+    for title, about, labels in (("Zero-shot", _ZERO_SHOT, Labels.NONE), ("In-domain", _IN_DOMAIN, Labels.TRAIN)):
+        chosen = [
+            one
+            for one in outcomes
+            if (config := one.records[0].config).labels == labels and not (config.shuffled or config.train_queries)
+        ]
+        if chosen:
+            blocks += [f"### {title}", about, _main_table(chosen, store), _choices(chosen), _cost_table(chosen)]
+    few = [one for one in outcomes if one.records[0].config.train_queries and not one.records[0].config.shuffled]
+    if few:
+        blocks += ["### With few labels", _FEW, _spread_table(few, store)]
+    return blocks
+
+
+def _main_table(outcomes: Sequence[Outcome], store: ResultStore) -> str:
+    found = {one.collection: compare(_scores(one.used, store), _scores([one.raw], store)) for one in outcomes}
+    corrected = holm({name: one.p_value for name, one in found.items()})
+    gold = any(result.seen_gold is not None for outcome in outcomes for result in outcome.used)
+    rows = []
+    for one in outcomes:
+        comparison, name = found[one.collection], one.collection
+        row = [
+            name,
+            f"{one.raw.metrics[METRIC]:.4f}",
+            _mean_sd(one.value_s()),
+            str(len(one.used)),
+            _difference(comparison),
+            _p(corrected[name]),
+            f"{comparison.wins}/{comparison.ties}/{comparison.losses}",
+        ]
+        rows.append([*row, *(_gold(one, store) if gold else [])])
+    if len(outcomes) > 1:
+        raw = float(np.mean([one.raw.metrics[METRIC] for one in outcomes]))
+        mean = float(np.mean([one.value_s().mean() for one in outcomes]))
+        blanks = [""] * (len(rows[0]) - 5)
+        rows.append(["mean", f"{raw:.4f}", f"{mean:.4f}", "", f"{mean - raw:+.4f}", *blanks])
+    columns = ["collection", "raw", "tuned", "seeds", "difference (95 %)", "p", "won/tied/lost"]
+    return table([*columns, *(["seen gold", "unseen gold"] if gold else [])], rows)
+
+
+def _gold(outcome: Outcome, store: ResultStore) -> list[str]:
+    """Return the means over queries with seen and with unseen gold, raw beside them."""
+    seen_q = next((seen_q for one in outcome.used if (seen_q := store.gold_seen(one)) is not None), None)
+    if seen_q is None:
+        return [_ABSENT, _ABSENT]
+    own_q, raw_q = _scores(outcome.used, store), _scores([outcome.raw], store)
+    return [
+        f"{own_q[part_q].mean():.4f}, raw {raw_q[part_q].mean():.4f} ({part_q.sum()})" if part_q.any() else _ABSENT
+        for part_q in (seen_q, ~seen_q)
+    ]
+
+
+def _choices(outcomes: Sequence[Outcome]) -> str:
+    """Say what was chosen on dev, seeds with the same choice in one line."""
+    lines = []
+    for outcome in outcomes:
+        by_choice: dict[str, list[TuningRecord]] = {}
+        for record in outcome.records:
+            by_choice.setdefault(str(record.spec), []).append(record)
+        for choice, records in by_choice.items():
+            dev, raw = (np.mean([one.dev_ndcg or 0.0 for one in records]), _raw_dev(records))
+            seeds = ranges(sorted(one.config.seed for one in records))
+            queries = f"{records[0].dev_queries:,} dev queries of {', '.join(records[0].chosen_by)}"
+            lines.append(
+                f"- {outcome.collection}, seeds {seeds}: **{choice}**; {dev:.4f} on dev, raw {raw:.4f}; {queries}"
+            )
+            if left_out := sorted({rung for one in records for rung in one.left_out}):
+                lines.append(f"  - no time was left for {', '.join(left_out)}")
+    return "\n".join(["Chosen on dev:", "", *lines])
+
+
+def _raw_dev(records: Sequence[TuningRecord]) -> float:
+    return float(np.mean([one.trials[0].dev_ndcg for one in records if one.trials] or [np.nan]))
+
+
+def _cost_table(outcomes: Sequence[Outcome]) -> str:
+    rows = []
+    for one in outcomes:
+        seconds = [record.seconds for record in one.records]
+        costs = [result.cost for result in one.used if result.cost is not None]
+        sizes = sorted({f"{(cost.bytes or 0) / 1e6:.1f}" for cost in costs}, key=float)
+        rebuilt = {bool(cost.index_rebuilt) for cost in costs}
+        index = "depends on the seed" if len(rebuilt) > 1 else "is built again" if True in rebuilt else "stays"
+        rows.append(
+            [
+                one.collection,
+                f"{np.mean([len(record.trials) for record in one.records]):,.0f}",
+                f"{np.median(seconds):.0f} ({max(seconds):.0f})",
+                " to ".join(dict.fromkeys([*sizes[:1], *sizes[-1:]])) or "0",
+                index,
+            ]
+        )
+    columns = ["cost", "systems tried", "s in all, median (most)", "MB to keep", "index of passages"]
+    return table(columns, rows)
+
+
+def _spread_table(outcomes: Sequence[Outcome], store: ResultStore) -> str:
+    """Show how far the seeds lie around raw, and how many of them are surely above or below it."""
+    rows = []
+    for outcome in outcomes:
+        config, raw_q = outcome.records[0].config, _scores([outcome.raw], store)
+        found = [compare(_scores([one], store), raw_q) for one in outcome.used]
+        kept = sum(record.winner is None for record in outcome.records)
+        name = f"{outcome.collection}, labels {config.labels}"
+        name += f", {config.train_queries} queries" if config.train_queries else ""
+        rows.append([name, f"{outcome.raw.metrics[METRIC]:.4f}", str(kept), *_spread(found)])
+    return table(["tuned", "raw", "raw kept", *_SPREAD], rows)
+
+
+_SPREAD = ("seeds", "mean difference", "lowest", "highest", "above", "below")
+
+
+def _spread(found: Sequence[Comparison]) -> list[str]:
+    sure = [one.difference for one in found if one.p_value < LEVEL]
+    differences = [one.difference for one in found]
+    return [
+        str(len(found)),
+        f"{np.mean(differences):+.4f}",
+        f"{min(differences):+.4f}",
+        f"{max(differences):+.4f}",
+        str(sum(one > 0 for one in sure)),
+        str(sum(one < 0 for one in sure)),
+    ]
+
+
+def _null(outcomes: Sequence[Outcome], encoder: str, store: ResultStore) -> list[str]:
+    shuffled = [one for one in outcomes if one.records[0].config.shuffled]
+    blocks = ["### The planted null", _NULL, _spread_table(shuffled, store)] if shuffled else []
+    heads = [one for one in store.all() if one.system.arch == SHUFFLED_HEAD and one.setting.encoder == encoder]
+    if not heads:
+        return blocks
+    raw = {one.setting.sha256: one for one in store.all() if one.system.is_raw}
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in heads:
+        groups.setdefault((result.setting.sha256, str(result.system.settings["select"])), []).append(result)
+    rows = []
+    for (setting, select), results in sorted(groups.items(), key=lambda item: item[1][0].setting.collection):
+        raw_q = _scores([raw[setting]], store)
+        found = [compare(_scores([one], store), raw_q) for one in results]
+        name = f"{results[0].setting.collection}, epoch {'chosen on dev' if select == 'best_dev' else 'the last'}"
+        rows.append([name, f"{raw[setting].metrics[METRIC]:.4f}", *_spread(found)])
+    return [*blocks, _HEADS_NULL, table(["head", "raw", *_SPREAD], rows)]
+
+
+def _dense(sweep: Sweep, store: ResultStore) -> list[str]:
+    """Show the seeds of a recipe of one row each by itself, and other recipes by row."""
+    rows: dict[str, list[SweepRun]] = {}
+    for run in sweep.runs:
+        if run.results:
+            rows.setdefault(run.planned.label.rpartition(", seed ")[0], []).append(run)
+    if not rows:
+        return []
+    raw = {one.setting.sha256: one for one in sweep.results() if one.system.is_raw}
+    columns = ["LeJEPA", *(one.setting.collection for one in raw.values()), "mean", "dev"]
+    figures = [f"{one.metrics[METRIC]:.4f}" for one in raw.values()]
+    lines = [["raw encoder", *figures, f"{_mean_of(raw.values()):.4f}", _ABSENT]]
+
+    def of(runs: Sequence[SweepRun], setting: str) -> list[Result]:
+        return [result for run in runs for result in run.results if result.setting.sha256 == setting]
+
+    def line(name: str, runs: Sequence[SweepRun]) -> list[str]:
+        cells = []
+        for setting, one in raw.items():
+            results = of(runs, setting)
+            found = compare(_scores(results, store), _scores([one], store))
+            value = _mean_sd(np.array([result.metrics[METRIC] for result in results]))
+            cells.append(f"{value} ({found.difference:+.4f}, {_p(found.p_value, 'p')})")
+        mean_s = np.array([_mean_of(run.results) for run in runs])
+        records = [record for run in runs if (record := sweep.head(run)) is not None]
+        dev_s = np.array([record.provenance["metrics"][DEV_METRIC] for record in records], dtype=np.float64)
+        return [name, *cells, _mean_sd(mean_s), _mean_sd(dev_s)]
+
+    if len(rows) == 1:
+        ((_, runs),) = rows.items()
+        lines += [line(f"seed {run.planned.config.seed}", [run]) for run in runs]
+        lines.append(line(f"all {len(runs)} seeds", runs))
+        return ["### Dense only: the default head", _DENSE, table(columns, lines)]
+    lines += [line(name, runs) for name, runs in rows.items()]
+    seeds = len(next(iter(rows.values())))
+    about = f"{_VARIANTS} {seeds} seeds."
+    return ["### Dense only: what else was tried", about, table(columns, lines)]
+
+
+def _mean_of(results: Iterable[Result]) -> float:
+    return float(np.mean([one.metrics[METRIC] for one in results]))
+
+
+def _tried(outcomes: Sequence[Outcome], name: str) -> list[str]:
+    """Return a table of the best trial of each family, a column a tuning."""
+    chosen = [one for one in outcomes if not (one.records[0].config.shuffled or one.records[0].config.train_queries)]
+    best: dict[str, dict[int, float]] = {}
+    for column, outcome in enumerate(chosen):
+        by_family: dict[str, list[float]] = {}
+        for record in outcome.records:
+            own: dict[str, float] = {}
+            for trial in record.trials[1:]:
+                own[trial.family] = max(own.get(trial.family, -1.0), trial.dev_ndcg - record.trials[0].dev_ndcg)
+            for family, value in own.items():
+                by_family.setdefault(family, []).append(value)
+        for family, values in by_family.items():
+            best.setdefault(family, {})[column] = float(np.mean(values))
+    if not best:
+        return []
+    columns = [f"{one.collection}, labels {one.records[0].config.labels}" for one in chosen]
+    raw = ["raw, on dev", *(f"{_raw_dev(one.records):.4f}" for one in chosen)]
+    order = sorted(best, key=lambda family: -max(best[family].values()))
+    rows = [
+        [family, *(f"{best[family][i]:+.4f}" if i in best[family] else _ABSENT for i in range(len(chosen)))]
+        for family in order
+    ]
+    return ["### What else was tried", _TRIED.format(name=name), table(["family", *columns], [raw, *rows])]
+
+
+def _trials(records: Sequence[TuningRecord]) -> str:
+    """Return every system that was tried with all the labels there are, its dev figure a mean over seeds, as CSV."""
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    for record in records:
+        if not (record.config.shuffled or record.config.train_queries):
+            for trial in record.trials:
+                key = (record.encoder, record.collection, str(record.config.labels), trial.system)
+                found.setdefault(key, []).append(trial.dev_ndcg)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["encoder", "collection", "labels", "system", "seeds", "dev ndcg@10"])
+    writer.writerows([*key, len(values), f"{np.mean(values):.4f}"] for key, values in found.items())
+    return text.getvalue()
+
+
+def _mean_sd(value_s: NDArray[np.float64]) -> str:
+    return f"{value_s.mean():.4f}" + (f" ± {value_s.std(ddof=1):.4f}" if len(value_s) > 1 else "")
+
+
+def _difference(found: Comparison) -> str:
+    low, high = found.interval
+    return f"{found.difference:+.4f} ({low:+.4f}, {high:+.4f})"
+
+
+def _p(value: float, name: str = "") -> str:
+    equals = f"{name} = " if name else ""
+    return f"{equals}{value:.3f}" if value >= 0.001 else f"{name} < 0.001".strip()
+
+
+_RECIPES = [Path("pipelines/lejepa_ten_seeds.yaml"), Path("pipelines/lejepa_variants.yaml")]
+
+
+def main(
+    recipe: Annotated[
+        list[Path], typer.Option(help="Recipe of heads whose table is on the page too. Repeatable.")
+    ] = _RECIPES,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value: as it was set for `ragcun-cache ablate`; repeatable.")
+    ] = None,
+    page: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
+) -> None:
+    """Write the page from the tunings, heads and results that are stored."""
+    write_page(Home.default(), recipe, page, settings(set_))
+    typer.echo(f"{page}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import shuffled_heads
+from benchmarks.beating_raw import write_page
+from ragcun_cache.cli.main import app
+from ragcun_cache.errors import EvaluationError
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.heads import list_heads
+from ragcun_cache.home import Home
+from ragcun_cache.training.config import make_config
+from ragcun_cache.training.pairs import load_training_data
+from ragcun_cache.tuning.config import TuneConfig
+from ragcun_cache.tuning.record import list_tunings
+from ragcun_cache.tuning.tune import Tuned, tune
+
+FIRST_RUNG = 1e-9
+"""Minutes in which raw, BM25 and both are tried, and nothing else."""
+
+
+@pytest.fixture
+def collections(judged_collection: Callable[..., Path]) -> None:
+    judged_collection(splits={"train": 120, "test": 60})
+    judged_collection("others", splits={"train": 60, "test": 40}, seed=1)
+
+
+def run(home: Home, **settings: object) -> Tuned:
+    given = {"dataset": "topics", "minutes": FIRST_RUNG} | settings
+    return tune(TuneConfig.model_validate(given), home, ResultStore(home.results))
+
+
+@pytest.mark.usefixtures("collections")
+def test_a_tuning_is_kept_with_all_that_was_tried(home: Home) -> None:
+    tuned = run(home)
+    (record,) = list_tunings(home.tunings)
+    assert [(one.system, one.dev_ndcg) for one in record.trials] == [(str(spec), ndcg) for spec, ndcg in tuned.trials]
+    assert record.trials[0].family == "raw" and {"raw + BM25", "BM25"} <= {one.family for one in record.trials}
+    assert tuned.winner is not None
+    assert (record.spec, record.raw, record.winner) == (tuned.spec, tuned.raw.key, tuned.winner.key)
+    run(home)
+    run(home, seed=1)
+    assert len(list_tunings(home.tunings)) == 2
+    (home.tunings / "broken.json").write_text("{}")
+    assert len(list_tunings(home.tunings)) == 2
+
+
+@pytest.mark.usefixtures("collections")
+def test_what_is_stored_is_passed_over_if_asked(home: Home) -> None:
+    run(home, minutes=10.0, labels="none")
+    (record,) = list_tunings(home.tunings)
+    before = (home.tunings / f"{record.name}.json").stat().st_mtime_ns
+    command = ["tune", "--dataset", "topics", "--labels", "none"]
+    shown = CliRunner().invoke(app, [*command, "--skip-stored"])
+    assert shown.exit_code == 0 and "tested once" not in shown.output and "was tuned before" in shown.output
+    assert (home.tunings / f"{record.name}.json").stat().st_mtime_ns == before
+    assert "tested once" in CliRunner().invoke(app, command).stdout
+
+
+@pytest.mark.usefixtures("collections")
+def test_the_page_says_what_the_store_says(home: Home, tmp_path: Path) -> None:
+    page = tmp_path / "beating_raw.md"
+    with pytest.raises(EvaluationError, match="nothing was tuned yet"):
+        write_page(home, [], page)
+    zero_shot = run(home, labels="none", transfer=["others"])
+    in_domain = [run(home, seed=seed) for seed in range(2)]
+    null = [run(home, seed=seed, shuffled=True) for seed in range(2)]
+    run(home, train_queries=50)
+    write_page(home, [], page)
+    text = page.read_text()
+    for title in ("### Zero-shot", "### In-domain", "### With few labels", "### The planted null", "commit"):
+        assert title in text
+    assert zero_shot.winner is not None and in_domain[0].winner is not None
+    raw = in_domain[0].raw.metrics["ndcg@10"]
+    values = [(one.winner or one.raw).metrics["ndcg@10"] for one in in_domain]
+    assert f"| topics | {raw:.4f} | {zero_shot.winner.metrics['ndcg@10']:.4f} | 1 |" in text
+    assert f"| topics | {raw:.4f} | {np.mean(values):.4f} ± {np.std(values, ddof=1):.4f} | 2 |" in text
+    differences = [(one.winner or one.raw).metrics["ndcg@10"] - raw for one in null]
+    kept = sum(one.winner is None for one in null)
+    assert f"| topics, labels train | {raw:.4f} | {kept} | 2 | {np.mean(differences):+.4f} |" in text
+    trials = list(csv.DictReader(page.with_name("beating_raw_trials.csv").read_text().splitlines()))
+    assert len(trials) == len(zero_shot.trials) + len(in_domain[0].trials)
+    assert {(one["labels"], one["seeds"]) for one in trials} == {("none", "1"), ("train", "2")}
+
+
+@pytest.mark.usefixtures("collections")
+def test_zero_shot_may_be_shuffled_too(home: Home) -> None:
+    real = run(home, labels="none", transfer=["others"])
+    null = run(home, labels="none", transfer=["others"], shuffled=True)
+    assert real.winner is not None and null.winner is None
+    assert null.trials[0][1] < real.trials[0][1] / 2
+
+
+@pytest.mark.usefixtures("collections")
+def test_heads_on_shuffled_pairs_are_called_so_and_not_kept(home: Home, tmp_path: Path) -> None:
+    data = load_training_data(make_config({"dataset": "topics"}), home)
+    null = shuffled_heads.shuffled(data, seed=0)
+    assert sorted(null.train_p2[:, 1]) == sorted(data.train_p2[:, 1])
+    assert (null.train_p2[:, 0] == data.train_p2[:, 0]).all() and (null.train_p2 != data.train_p2).any()
+    assert null.sha256 != data.sha256
+    results = shuffled_heads.run(home, "topics", None, ["others"], [0, 1])
+    assert len(results) == 4 and {one.system.arch for one in results} == {shuffled_heads.ARCH}
+    assert not list_heads(home.heads)
+    run(home, labels="none", transfer=["others"])
+    page = tmp_path / "page.md"
+    write_page(home, [], page)
+    assert "| others, epoch chosen on dev |" in page.read_text()
