@@ -7,9 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from benchmarks.page import paragraphs, table
 from ragcun_cache.evaluation.significance import Comparison
 from reproduction.causes import ALPHA, SAME, Finding, verdict_sentence
-from reproduction.cells import AGAIN, TITLES, alarms, cell, diagnostic_columns, difference, figure, p_text, seeds, text
+from reproduction.cells import (
+    AGAIN,
+    TITLES,
+    alarms,
+    cell,
+    diagnostic_columns,
+    difference,
+    figure,
+    p_text,
+    seeds_in_words,
+    text,
+)
 from reproduction.difference import Difference, differences
 from reproduction.rows import MEAN, Row
+
+# The diagnostics that a cause is read off; the table of all rows has the others.
+_TELLING = (
+    "dev_ndcg@10", "output_std", "output_std_ratio", "effective_rank", "mean_cosine", "in_batch_accuracy",
+    "residual_mean", "residual_alpha",
+)  # fmt: skip
 
 
 def causes_section(findings: Sequence[Finding], rows: Mapping[str, Row], titles: Mapping[str, str]) -> Iterator[str]:
@@ -37,7 +54,7 @@ def _finding(finding: Finding, rows: Mapping[str, Row], titles: Mapping[str, str
     if comparison is not None:
         parts[-1] += " " + _difference_sentence(finding, comparison, differences(removed, failed), titles)
     parts.append(verdict_sentence(finding))
-    if failed.n or removed.n:
+    if failed.n and removed.n:
         parts.append(_side_by_side(failed, removed))
     return paragraphs(*parts)
 
@@ -45,7 +62,7 @@ def _finding(finding: Finding, rows: Mapping[str, Row], titles: Mapping[str, str
 def _mean_sentence(row: Row) -> str:
     if not row.n:
         return f"`{row.label}` is {AGAIN}."
-    return f"`{row.label}` has {cell(row, MEAN)} over {seeds(row)} seeds."
+    return f"`{row.label}` has {cell(row, MEAN)} over {seeds_in_words(row)}."
 
 
 def _difference_sentence(
@@ -64,7 +81,7 @@ def _difference_sentence(
 
 
 def _side_by_side(failed: Row, removed: Row) -> str:
-    names = diagnostic_columns([failed, removed])
+    names = [name for name in diagnostic_columns([failed, removed]) if name in _TELLING]
     lines = [[TITLES.get(name, name), figure(failed, name), figure(removed, name)] for name in names]
     lines.append(["alarms", alarms(failed), alarms(removed)])
     return table(["after the last epoch", f"`{failed.label}`", f"`{removed.label}`"], lines)

@@ -45,6 +45,11 @@ def seeds(row: Row | None) -> str:
     return str(row.n) if row.n == len(row.asked) else f"{row.n} of {len(row.asked)}"
 
 
+def seeds_in_words(row: Row) -> str:
+    """Return ``seeds`` for a sentence."""
+    return f"{seeds(row)} seed" if seeds(row) == "1" else f"{seeds(row)} seeds"
+
+
 def cell(row: Row, name: str) -> str:
     """Return mean and sd over the seeds on a collection, or on the mean of all."""
     if not row.n:

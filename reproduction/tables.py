@@ -7,7 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from benchmarks.page import paragraphs, table
-from reproduction.cells import ABSENT, AGAIN, TITLES, alarms, cell, diagnostic_columns, difference, figure, seeds, text
+from reproduction.cells import (
+    ABSENT,
+    AGAIN,
+    TITLES,
+    alarms,
+    cell,
+    diagnostic_columns,
+    difference,
+    figure,
+    seeds,
+    seeds_in_words,
+    text,
+)
 from reproduction.difference import differences
 from reproduction.plan import Plan
 from reproduction.rows import MEAN, RAW, Row
@@ -29,7 +41,7 @@ def residual_section(plan: Plan, rows: Mapping[str, Row]) -> Iterator[str]:
         for name, there in figures.items()
     ]
     yield "## The predictor's residual"
-    yield f"Of `{row.label}`, over {seeds(row)} seeds. Published figures: {text(published.source)}."
+    yield f"Of `{row.label}`, over {seeds_in_words(row)}. Published figures: {text(published.source)}."
     lines = []
     for when, epoch, name, there in wanted:
         found = spread(np.array(row.column(name, epoch)))
