@@ -15,7 +15,17 @@ from benchmarks.setting import Setting
 from ragcun_cache.errors import RagcunCacheError, unknown_choice
 from ragcun_cache.home import Home
 
-NAMES = ("cache_read", "cache_scale", "encode", "encode_memory", "eval", "eval_scale", "full_softmax", "train")
+NAMES = (
+    "cache_read",
+    "cache_scale",
+    "encode",
+    "encode_memory",
+    "eval",
+    "eval_scale",
+    "full_softmax",
+    "train",
+    "train_scale",
+)
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 

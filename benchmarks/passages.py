@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder.template import compose_text
 from ragcun_cache.errors import CollectionError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
+from ragcun_cache.training.pairs import TrainingData
 
 
 def _texts(home: Home, collection: str, role: Role) -> dict[str, str]:
@@ -34,9 +36,8 @@ def some_texts(home: Home, collection: str, role: Role, count: int) -> tuple[lis
     return drawn, f"{'queries' if role is Role.QUERY else 'passages'} of `{collection}`"
 
 
-def some_pairs(home: Home, count: int) -> list[tuple[str, str]]:
-    """Return ``count`` (query, passage) training pairs of pydocs, drawn evenly with a fixed seed."""
-    queries, passages = _texts(home, "pydocs", Role.QUERY), _texts(home, "pydocs", Role.PASSAGE)
-    pairs = find_collection("pydocs", home).pairs("train")
-    chosen = [pairs[row] for row in np.random.default_rng(0).permutation(len(pairs))[:count]]
-    return [(queries[query_id], passages[passage_id]) for query_id, passage_id in chosen]
+def texts_of_pairs(home: Home, data: TrainingData, pair_p2: NDArray[np.int64]) -> list[tuple[str, str]]:
+    """Return the (query, passage) texts of pairs (p, 2) that are rows of the data's caches."""
+    queries, passages = (_texts(home, data.collection, role) for role in Role)
+    query_ids, passage_ids = data.caches.query.ids, data.caches.passage.ids
+    return [(queries[query_ids[query]], passages[passage_ids[passage]]) for query, passage in pair_p2.tolist()]
