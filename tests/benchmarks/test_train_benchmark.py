@@ -49,8 +49,10 @@ def test_the_optimiser_moves_seven_passes_over_what_learns_and_three_over_what_i
     head = build_head(config.head_config(DIM), seed=0)
     two_layers = 4 * (2 * DIM * 2 * DIM + 3 * DIM)
     memory = OptimiserMemory(head)
-    memory.sweep(1)
-    assert (memory.step_bytes, memory.sweep_bytes) == (7 * 2 * two_layers + 3 * two_layers, 6 * 2 * two_layers)
+    memory.add()
+    memory.adamw()
+    assert memory.step_bytes == 7 * 2 * two_layers + 3 * two_layers
+    assert (memory.add_bytes, memory.adamw_bytes) == (6 * 2 * two_layers, 7 * 2 * two_layers)
 
 
 def _fake(texts: list[str]) -> NDArray[np.float32]:
