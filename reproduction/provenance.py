@@ -84,6 +84,7 @@ def _caches(runs: list[SeedRun], home: Home) -> Iterator[Manifest]:
 def _vectors(manifest: Manifest) -> str:
     spec, source = manifest.spec, manifest.provenance.get("source")
     made = f"model {spec.get('model_id')}, backend {spec.get('backend')}, precision {spec.get('precision')}"
+    made += "".join(f", {name}: {value}" for name, value in (spec.get("settings") or {}).items())
     if source:
         made += f", from {source['name']} (sha256 {source['sha256'][:_SHORT]})"
     return (
