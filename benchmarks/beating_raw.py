@@ -42,10 +42,10 @@ _HEAD = """\
 # Beating the raw encoder
 
 Written by `make beat` (`python -m benchmarks.beating_raw`); do not edit. All figures are NDCG@10 on the official test
-splits, exact search, over the same cached vectors. Everything was chosen on dev, and the test split was looked at once
-for each choice. Where there is chance there are several seeds. p-values are those of the paired randomisation test of
-per-query scores averaged over the seeds (see [evaluation.md](evaluation.md)), corrected by Holm's method for the
-collections of a table."""
+splits, exact search, over the same cached vectors. What `tune` uses was chosen on dev and tested once for each seed.
+The seeds of a row are counted in its table; where it says 1, the figure has no spread. p-values are those of the paired
+randomisation test of per-query scores averaged over the seeds (see [evaluation.md](evaluation.md)), corrected by Holm's
+method for the collections of a table."""
 
 _ZERO_SHOT = """\
 `ragcun-cache tune --labels none`: no judgement of the collection had a part. What is tried (BM25 and its weight,

@@ -37,7 +37,8 @@ def causes_section(findings: Sequence[Finding], rows: Mapping[str, Row], titles:
             "For each claim, the row that fails and the run in which the cause is removed, by their means over the "
             f"collections. A claim that the run is higher needs p < {ALPHA:g}, corrected by Holm's method for the "
             "claims on this page; one that it is the same needs a 95 % interval of the difference within "
-            f"± {SAME:g}, and p ≥ {ALPHA:g} without correction."
+            f"± {SAME:g}, and p ≥ {ALPHA:g} without correction. Claims were put and worded while results came in, some "
+            "after those of the first seeds were seen: take the tests as descriptions, not as registered in advance."
         )
     for finding in findings:
         yield _finding(finding, rows, titles)
