@@ -83,6 +83,7 @@ def run(
         "threads."
     )
     bound = _bound_section(config, data, rounds, cached_steps)
+    bound += _on_one_thread(lambda: _bound_section(config, data, rounds, cached_steps))
     in_loop = _encoded_section(config, data, rounds, cached_steps, encoded_steps, encoders(setting.home), setting.home)
     return paragraphs(about, *_run_section(took, config, evaluate), *bound, *in_loop)
 
@@ -110,7 +111,7 @@ def _tensors(data: TrainingData, rows_p2: NDArray[np.int64]) -> PairTensors:
     return PairTensors(*(torch.from_numpy(array) for array in (data.query_nd, data.passage_nd, rows_p2)))
 
 
-def _bound_section(config: TrainConfig, data: TrainingData, rounds: int, steps: int) -> tuple[str, str]:
+def _bound_section(config: TrainConfig, data: TrainingData, rounds: int, steps: int) -> tuple[str, ...]:
     """Time steps beside what they cannot do without, computed on a head's own tensors."""
     tensors = _tensors(data, data.train_p2[: steps * config.batch_size])
     steps = -(-len(tensors.train_p2) // config.batch_size)
@@ -134,11 +135,11 @@ def _bound_section(config: TrainConfig, data: TrainingData, rounds: int, steps: 
     moved = Timing([memory.step_bytes / rate for rate in rates])
     bound = Timing([sum(parts) for parts in zip(product.seconds, moved.seconds, strict=True)])
     about = (
-        f"A step beside its bound, medians of {rounds} rounds of {steps} each. The products are those of a step, "
-        "forward and backward, noted while it ran and computed again with its own tensors. The memory is what AdamW "
-        "reads and writes of weights, gradients and two moments, and EMA of target and weights, at the rate of AdamW "
-        "alone or of adding in place, whichever is faster, over arrays as large. Not in the bound: the norm of the "
-        "gradients, dropout, activations, losses, Python."
+        f"A step beside its bound, torch threads: {torch.get_num_threads()}. Medians of {rounds} rounds of {steps}. "
+        "The products are those of a step, forward and backward, noted while it ran and computed again with its own "
+        "tensors. The memory is what AdamW reads and writes of weights, gradients and two moments, and EMA of target "
+        "and weights, at the rate of AdamW alone or of adding in place, whichever is faster, over arrays as large. Not "
+        "in the bound: the norm of the gradients, dropout, activations, losses, Python."
     )
     gigabytes, gflop = memory.step_bytes / 1e9, products.flop / 1e9
     rows: list[list[object]] = [
@@ -149,6 +150,18 @@ def _bound_section(config: TrainConfig, data: TrainingData, rounds: int, steps: 
     ]
     share = bound.over(step).scaled(100)
     return about, paragraphs(table(["", "ms", "work", "rate"], rows), f"A step reaches {share} % of the bound.")
+
+
+def _on_one_thread(section: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the section as measured on one thread, as `ablate` trains many runs side by side; nothing if it was."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return ()
+    torch.set_num_threads(1)
+    try:
+        return section()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _repeat(way: Callable[[], object], times: int) -> None:

@@ -72,6 +72,8 @@ def test_the_section_has_the_run_the_bound_and_the_encoder_in_the_loop(
         asked.append(len(texts))
         return _fake(texts)
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     section = train.run(
         Setting(home, scratch),
         datasets=["absent", "tiny"],
@@ -83,9 +85,12 @@ def test_the_section_has_the_run_the_bound_and_the_encoder_in_the_loop(
         encoded_steps=1,
         encoders=lambda _: {"fake": encode},
     )
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
     assert "40 pairs of tiny" in section
     assert "| evaluating on tiny, 3 times |" in section
-    assert re.search(r"A step reaches [\d.]+ \(.*\) % of the bound", section)
+    assert re.findall(r"A step beside its bound, torch threads: (\d)", section) == ["2", "1"]
+    assert len(re.findall(r"A step reaches [\d.]+ \(.*\) % of the bound", section)) == 2
     assert "9 steps, s (extrapolated)" in section
     # A round that does not count and two that do, of one step of 16 pairs each.
     assert asked == [32, 32, 32]
