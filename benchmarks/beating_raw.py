@@ -140,7 +140,7 @@ def write_page(home: Home, recipes: Sequence[Path], page: Path, train: Mapping[s
 def _outcomes(records: Sequence[TuningRecord], store: ResultStore) -> list[Outcome]:
     groups: dict[str, list[TuningRecord]] = {}
     for record in records:
-        asked = record.config.model_dump_json(exclude={"seed"})
+        asked = record.config.model_dump_json(exclude={"seed", "encoder"})
         groups.setdefault(f"{record.encoder} {record.collection} {asked}", []).append(record)
     return [
         Outcome(

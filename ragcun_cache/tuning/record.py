@@ -61,11 +61,13 @@ class TuningRecord(BaseModel):
 
 
 def tuning_name(config: TuneConfig, pair: CachePair) -> str:
-    """Return what a tuning is called: by what was asked for, of which vectors of which texts."""
-    asked = sha256_json(
-        [pair.encoder, pair.query.content_sha256, pair.passage.content_sha256, config.model_dump(mode="json")]
-    )
-    return f"{pair.collection.replace('/', '__')}-{config.labels}-seed{config.seed}-{asked[:8]}"
+    """Return what a tuning is called: by what was asked for, of which vectors of which texts.
+
+    An encoder that is named, since several are cached, gives the same name as one that goes without saying.
+    """
+    asked = config.model_copy(update={"encoder": None}).model_dump(mode="json")
+    asked_sha256 = sha256_json([pair.encoder, pair.query.content_sha256, pair.passage.content_sha256, asked])
+    return f"{pair.collection.replace('/', '__')}-{config.labels}-seed{config.seed}-{asked_sha256[:8]}"
 
 
 def provenance() -> dict[str, object]:

@@ -47,6 +47,8 @@ def test_a_tuning_is_kept_with_all_that_was_tried(home: Home) -> None:
     run(home)
     run(home, seed=1)
     assert len(list_tunings(home.tunings)) == 2
+    run(home, encoder=record.encoder)
+    assert len(list_tunings(home.tunings)) == 2
     (home.tunings / "broken.json").write_text("{}")
     assert len(list_tunings(home.tunings)) == 2
 
