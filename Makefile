@@ -84,8 +84,11 @@ bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 bench-encode: setup .venv-peers/.ready ## the same for encoding alone, sentence-transformers' own backends among the peers
 	$(BIN)/python -m benchmarks encode
 
-bench-eval bench-train: setup ## the same for evaluation or training alone
-	$(BIN)/python -m benchmarks $(@:bench-%=%)
+bench-eval: setup ## the same for evaluation alone
+	$(BIN)/python -m benchmarks eval
+
+bench-train: setup ## the same for training alone
+	$(BIN)/python -m benchmarks train train_step
 
 .venv-peers/.ready: benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-peers

@@ -25,6 +25,7 @@ NAMES = (
     "full_softmax",
     "train",
     "train_scale",
+    "train_step",
 )
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 

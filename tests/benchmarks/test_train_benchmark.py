@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import train, train_scale
+from benchmarks import train, train_scale, train_step
 from benchmarks.setting import Setting
 from benchmarks.step_bound import MatrixProducts, OptimiserMemory
 from ragcun_cache.cache import CachePair
@@ -59,7 +59,7 @@ def _fake(texts: list[str]) -> NDArray[np.float32]:
     return np.random.default_rng(len(texts)).normal(size=(len(texts), DIM)).astype(np.float32)
 
 
-def test_the_section_has_the_run_the_bound_and_the_encoder_in_the_loop(
+def test_the_section_has_the_run_and_the_encoder_in_the_loop(
     home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
 ) -> None:
     collection = open_collection(tiny_collection("tiny"), "tiny")
@@ -72,8 +72,6 @@ def test_the_section_has_the_run_the_bound_and_the_encoder_in_the_loop(
         asked.append(len(texts))
         return _fake(texts)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     section = train.run(
         Setting(home, scratch),
         datasets=["absent", "tiny"],
@@ -85,18 +83,35 @@ def test_the_section_has_the_run_the_bound_and_the_encoder_in_the_loop(
         encoded_steps=1,
         encoders=lambda _: {"fake": encode},
     )
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(threads)
     assert "40 pairs of tiny" in section
     assert "| evaluating on tiny, 3 times |" in section
-    assert re.findall(r"A step beside its bound, torch threads: (\d)", section) == ["2", "1"]
-    assert len(re.findall(r"A step reaches [\d.]+ \(.*\) % of the bound", section)) == 2
     assert "9 steps, s (extrapolated)" in section
     # A round that does not count and two that do, of one step of 16 pairs each.
     assert asked == [32, 32, 32]
     assert not list((scratch / "home").glob("heads*"))
     assert not home.heads.exists()
     assert not home.results.exists()
+
+
+@pytest.mark.parametrize(("threads", "shown"), [(1, ["1"]), (2, ["2", "1"])])
+def test_a_step_is_beside_its_bound_with_all_threads_and_with_one(
+    threads: int,
+    shown: list[str],
+    home: Home,
+    tiny_collection: Callable[..., Path],
+    tiny_pair: Callable[..., CachePair],
+) -> None:
+    collection = open_collection(tiny_collection("tiny"), "tiny")
+    tiny_pair("tiny", dim=DIM, content={role: collection.content_sha256(role) for role in Role})
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        section = train_step.run(Setting(home, home.root), datasets=["absent", "tiny"], pairs=None, rounds=2, steps=2)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert re.findall(r"^Threads: (\d)\.$", section, re.MULTILINE) == shown
+    assert len(re.findall(r"A step reaches [\d.]+ \(.*\) % of the bound", section)) == len(shown)
 
 
 def test_a_collection_that_is_not_there_is_an_error(home: Home) -> None:

@@ -1,0 +1,105 @@
+"""A step of training beside what it cannot do without: its matrix products and the memory its optimiser moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from benchmarks.page import paragraphs, table
+from benchmarks.published_run import DATASETS, PAIRS, epoch_of, published_run, tensors_of
+from benchmarks.setting import Setting
+from benchmarks.step_bound import MatrixProducts, OptimiserMemory
+from benchmarks.timing import ROUNDS, Timing, take_turns
+from ragcun_cache.heads.head import Head
+from ragcun_cache.training.config import TrainConfig
+from ragcun_cache.training.loop import PairTensors, weighted
+from ragcun_cache.training.pairs import TrainingData
+
+TITLE = "A training step and its bound"
+PACKAGES = ("numpy", "torch")
+
+_STEPS = 100
+
+
+def run(
+    setting: Setting,
+    *,
+    datasets: Sequence[str] = DATASETS,
+    pairs: int | None = PAIRS,
+    rounds: int = ROUNDS,
+    steps: int = _STEPS,
+) -> str:
+    """Return the section: with as many threads as torch takes, as ``train-head``, and with one, as ``ablate``."""
+    config, data = published_run(setting, datasets, pairs)
+    about = (
+        f"`{config.arch}` as published: pairs of {config.dataset} in batches of {config.batch_size}, "
+        f"{data.caches.passage.dim} dimensions, on the CPU; `train-head` takes all threads, each run of `ablate` one. "
+        f"Medians of {rounds} rounds of {steps} steps. The products are those of a step, forward and backward, noted "
+        "while it ran and computed again with its own tensors. The memory is what AdamW reads and writes of weights, "
+        "gradients and two moments, and EMA of target and weights, at the rate of AdamW alone or of adding in place, "
+        "whichever is faster, over arrays as large. Not in the bound: the norm of the gradients, dropout, activations, "
+        "losses, Python."
+    )
+    threads = torch.get_num_threads()
+    parts = [_beside_bound(config, data, rounds, steps)]
+    if threads > 1:
+        torch.set_num_threads(1)
+        try:
+            parts.append(_beside_bound(config, data, rounds, steps))
+        finally:
+            torch.set_num_threads(threads)
+    return paragraphs(about, *parts)
+
+
+def _beside_bound(config: TrainConfig, data: TrainingData, rounds: int, steps: int) -> str:
+    """Time steps beside what they cannot do without, computed on a head's own tensors."""
+    tensors = tensors_of(data, data.train_p2[: steps * config.batch_size])
+    steps = -(-len(tensors.train_p2) // config.batch_size)
+    head, train = epoch_of(tensors, config)
+    products = _products_of_a_step(head, tensors, config)
+    memory = OptimiserMemory(head)
+    took = take_turns(
+        {
+            "step": train,
+            "products": lambda: _repeat(products.compute, steps),
+            "add": lambda: _repeat(memory.add, steps),
+            "AdamW": lambda: _repeat(memory.adamw, steps),
+        },
+        rounds=rounds,
+    )
+    step, product = (Timing([seconds / steps for seconds in took[name].seconds]) for name in ("step", "products"))
+    rates = [
+        max(memory.add_bytes / add, memory.adamw_bytes / adamw) * steps
+        for add, adamw in zip(took["add"].seconds, took["AdamW"].seconds, strict=True)
+    ]
+    moved = Timing([memory.step_bytes / rate for rate in rates])
+    bound = Timing([sum(parts) for parts in zip(product.seconds, moved.seconds, strict=True)])
+    gigabytes, gflop = memory.step_bytes / 1e9, products.flop / 1e9
+    rows: list[list[object]] = [
+        ["a step", step.spread.scaled(1e3), "", ""],
+        ["its matrix products", product.spread.scaled(1e3), f"{gflop:.3f} GFLOP", f"{product.rate(gflop)} GFLOP/s"],
+        ["AdamW's and EMA's memory", moved.spread.scaled(1e3), f"{gigabytes:.3f} GB", f"{moved.rate(gigabytes)} GB/s"],
+        ["the bound: both", bound.spread.scaled(1e3), "", ""],
+    ]
+    share = bound.over(step).scaled(100)
+    return paragraphs(
+        f"Threads: {torch.get_num_threads()}.",
+        table(["", "ms", "work", "rate"], rows),
+        f"A step reaches {share} % of the bound.",
+    )
+
+
+def _repeat(way: Callable[[], object], times: int) -> None:
+    """Call ``way`` so many times, its result given back before the next call as a step gives back its gradients."""
+    for _ in range(times):
+        way()
+
+
+def _products_of_a_step(head: Head, tensors: PairTensors, config: TrainConfig) -> MatrixProducts:
+    head.train()
+    batch = tensors.batch(torch.arange(min(config.batch_size, len(tensors.train_p2))))
+    products = MatrixProducts()
+    with products:
+        weighted(head.losses(batch, 0), config).backward()  # type: ignore[no-untyped-call]
+    return products
