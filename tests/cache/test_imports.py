@@ -209,7 +209,8 @@ def test_what_cannot_be_read_is_said(collection: Collection, home: Home, given, 
     refused("no vectors here", tmp_path / "nothing.npy", id_file)
     np.save(tmp_path / "flat.npy", np.ones(3))
     refused("does not hold vectors", tmp_path / "flat.npy", id_file)
-    np.save(tmp_path / "objects.npy", np.array([["a"]], dtype=object), allow_pickle=True)
+    with (tmp_path / "objects.npy").open("wb") as file:  # Of pickled objects, by its header; none is ever written.
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (1, 1)})
     refused("cannot be read", tmp_path / "objects.npy", id_file)
     (tmp_path / "ids.json").write_text('{"a": 1}')
     refused("a JSON list", source, tmp_path / "ids.json")
