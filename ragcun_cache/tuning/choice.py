@@ -13,6 +13,9 @@ from ragcun_cache.tuning.spec import Spec
 _ENOUGH_UNSEEN = 30
 # Differences below so many standard errors are taken for chance.
 _STANDARD_ERRORS = 2.0
+# The chance that a system is used though none of all that were tried is better than raw.
+_FALSE_CHOICE = 0.01
+_SIGN_DRAWS = 1999
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class Dev:
         """Return the mean over the queries whose relevant passages are new."""
         return float(value_q[self.unseen_q].mean())
 
+    def weighted(self, value_q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values, (q,), so weighted that their sum is ``mean``."""
+        size_c = np.bincount(self.collection_q)
+        weighted_q: NDArray[np.float64] = value_q / (size_c[self.collection_q] * len(size_c))
+        return weighted_q
+
     def _by_collection(self, value_q: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [value_q[self.collection_q == collection] for collection in range(self.collection_q.max() + 1)]
 
@@ -58,8 +67,8 @@ def choose(trials: Sequence[Trial], dev: Dev) -> Trial:
     The best, and all that are within two standard errors of it (of the paired difference), count as equally good. Of
     these, the one that is best for queries whose relevant passages were never seen in training: what others gain beyond
     that, they gain by knowing the answers. Where there are not both kinds of queries, one with the fewest parts, and of
-    those the best. If it is not better than raw by two standard errors, raw. In the manner of the one-standard-error
-    rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
+    those the best. In the manner of the one-standard-error rule of Breiman et al., Classification and Regression Trees,
+    1984, section 3.4.3. Raw stays unless ``chance_of`` the one chosen is at most 0.01.
     """
     raw = trials[0]
     best = max(trials, key=lambda trial: dev.mean(trial.ndcg_q))
@@ -68,7 +77,30 @@ def choose(trials: Sequence[Trial], dev: Dev) -> Trial:
         best = max(equals, key=lambda trial: (dev.unseen_mean(trial.ndcg_q), dev.mean(trial.ndcg_q)))
     else:
         best = max(equals, key=lambda trial: (-trial.spec.parts, dev.mean(trial.ndcg_q)))
-    return best if _better(best, raw, dev) else raw
+    return best if chance_of(best, trials, dev) <= _FALSE_CHOICE else raw
+
+
+def chance_of(chosen: Trial, trials: Sequence[Trial], dev: Dev) -> float:
+    """Return the chance that the best of all ``trials`` is as far above raw, the first, as ``chosen`` is, by luck.
+
+    A paired randomisation test whose statistic is the largest of all trials: the mean difference to raw over its root
+    mean square. If nothing is better than raw, a query's differences, those of all trials at once, are as likely to
+    have the opposite sign; many draws of signs say how large the largest is then. What looks best of a thousand thus
+    needs more than what looks best of ten. Source: the single-step maxT of Westfall and Young, Resampling-Based
+    Multiple Testing, 1993, section 2.5.
+    """
+    raw = trials[0]
+
+    def scaled(trial: Trial) -> NDArray[np.float64]:
+        weighted_q = dev.weighted(trial.ndcg_q - raw.ndcg_q)
+        scaled_q: NDArray[np.float64] = weighted_q / (np.linalg.norm(weighted_q) or 1.0)
+        return scaled_q
+
+    observed = scaled(chosen).sum()
+    signs_sq = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(_SIGN_DRAWS, len(raw.ndcg_q)))
+    largest_s = (signs_sq @ np.array([scaled(trial) for trial in trials]).T).max(axis=1)
+    # Equal sums differ by rounding.
+    return float((1 + (largest_s >= observed - 1e-9).sum()) / (1 + _SIGN_DRAWS))
 
 
 def _better(one: Trial, other: Trial, dev: Dev) -> bool:

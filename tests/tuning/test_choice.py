@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ragcun_cache.tuning.choice import Dev, Trial, choose
+from ragcun_cache.evaluation.significance import randomisation_test
+from ragcun_cache.tuning.choice import Dev, Trial, chance_of, choose
 from ragcun_cache.tuning.spec import Fusion, Memory, Spec
 
 RAW, HYBRID = Spec(), Spec(bm25=Fusion.CONVEX, dense_weight=0.6)
@@ -62,12 +63,49 @@ def test_both_kinds_of_queries_are_there_if_enough_are_unseen(n_unseen: int, bot
         assert dev(unseen).unseen_mean(np.where(unseen, 0.25, 1.0)) == 0.25
 
 
-@pytest.mark.parametrize(("errors", "raw"), [(1.9, True), (2.1, False)])
-def test_raw_stays_unless_something_is_better_by_two_standard_errors(errors: float, raw: bool) -> None:
+def lucky(errors: float) -> np.ndarray:
+    """Differences whose mean is so many of its standard errors."""
     difference = noise(0.3)
-    difference += errors * difference.std(ddof=1) / np.sqrt(N) - difference.mean()
-    trials = [Trial(RAW, np.full(N, 0.5)), Trial(HYBRID, 0.5 + difference)]
+    return difference + errors * difference.std(ddof=1) / np.sqrt(N) - difference.mean()
+
+
+@pytest.mark.parametrize(("errors", "raw"), [(2.0, True), (2.8, False)])
+def test_raw_stays_unless_something_is_better_by_more_than_chance(errors: float, raw: bool) -> None:
+    trials = [Trial(RAW, np.full(N, 0.5)), Trial(HYBRID, 0.5 + lucky(errors))]
     assert choose(trials, dev()).spec.is_raw == raw
+
+
+def test_the_best_of_many_needs_more_than_the_best_of_two() -> None:
+    base = np.full(N, 0.5)
+    others = [Trial(HYBRID, base + noise(0.3, seed) - noise(0.3, seed).mean()) for seed in range(1, 400)]
+    trials = [Trial(RAW, base), Trial(HYBRID, base + lucky(2.8))]
+    assert not choose(trials, dev()).spec.is_raw
+    assert choose([*trials, *others], dev()).spec.is_raw
+
+
+def test_where_nothing_is_better_raw_stays_as_often_as_it_is_said() -> None:
+    base = np.full(N, 0.5)
+    found = []
+    for run in range(60):
+        trials = [Trial(RAW, base), *(Trial(HYBRID, base + noise(0.3, 50 * run + i)) for i in range(50))]
+        found.append(chance_of(max(trials, key=lambda trial: trial.ndcg_q.mean()), trials, dev()))
+    chances = np.array(found)
+    # Uniform between 0 and 1, or they would not be chances: of 60, one below 0.01 is likely, four are not.
+    assert (chances <= 0.01).sum() < 4
+    assert 0.35 < chances.mean() < 0.65
+
+
+def test_the_chance_is_that_of_one_paired_test_where_one_system_is_tried() -> None:
+    base, gain = np.full(N, 0.5), lucky(1.5)
+    found = chance_of(Trial(HYBRID, base + gain), [Trial(RAW, base), Trial(HYBRID, base + gain)], dev())
+    assert found == pytest.approx(randomisation_test(base + gain, base, n_permutations=10_000, seed=1) / 2, abs=0.02)
+
+
+def test_nothing_tried_or_nothing_gained_is_chance() -> None:
+    raw = Trial(RAW, np.full(N, 0.5))
+    assert chance_of(raw, [raw], dev()) == 1.0
+    worse = Trial(HYBRID, raw.ndcg_q - 0.1)
+    assert chance_of(worse, [raw, worse], dev()) > 0.9
 
 
 def test_collections_count_alike_whatever_their_size() -> None:
@@ -77,3 +115,4 @@ def test_collections_count_alike_whatever_their_size() -> None:
     value = noise(1.0)
     expected = np.sqrt(value[:150].var(ddof=1) / 150 + value[150:].var(ddof=1) / 50) / 2
     assert two.standard_error(value) == pytest.approx(expected)
+    assert two.weighted(value).sum() == pytest.approx(two.mean(value))
