@@ -76,8 +76,8 @@ needs no pairs, so the last epoch may differ from raw for a reason."""
 
 _DENSE = """\
 `train-head --arch lejepa` with nothing else said: trained on 10,000 pairs of MS MARCO; no BM25, no judgement of the
-collections. In parentheses the difference to raw; p of a seed alone is uncorrected. *dev* is MS MARCO, which the encoder
-was trained on, and has no say in anything."""
+collections. In parentheses the difference to raw; p of a seed alone is uncorrected. *dev* is MS MARCO, which the
+encoder was trained on, and has no say in anything."""
 
 _CHOICE = """\
 What the head above was chosen from, by NDCG@10 on the *train* queries of the collections (which no head here learns

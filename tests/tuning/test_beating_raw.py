@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from benchmarks import shuffled_heads
@@ -113,3 +114,26 @@ def test_heads_on_shuffled_pairs_are_called_so_and_not_kept(home: Home, tmp_path
     page = tmp_path / "page.md"
     write_page(home, [], page)
     assert "| others, epoch chosen on dev |" in page.read_text()
+
+
+@pytest.mark.usefixtures("collections")
+def test_the_page_says_how_the_default_head_was_chosen_without_test(home: Home, tmp_path: Path) -> None:
+    recipe, page = tmp_path / "choice.yaml", tmp_path / "page.md"
+    entries = [{"name": "grid", "learning_rate": [1e-3, 3e-3]}, {"name": "no EMA target", "ema": None}]
+    train = {"dataset": "topics", "epochs": 1, "batch_size": 32, "device": "cpu"}
+    recipe.write_text(yaml.safe_dump({"train": train, "runs": entries, "evaluate": ["others"], "split": "train"}))
+    assert CliRunner().invoke(app, ["ablate", str(recipe)]).exit_code == 0
+    run(home, labels="none", transfer=["others"])
+    write_page(home, [recipe], page)
+    stored = [one for one in ResultStore(home.results).all() if one.setting.split == "train"]
+    (raw,) = (one.metrics["ndcg@10"] for one in stored if one.system.is_raw)
+    grid = [one for one in stored if one.system.arch == "lejepa" and one.system.settings["ema"]]
+    expected = {one.system.settings["learning_rate"]: one.metrics["ndcg@10"] - raw for one in grid}
+    text = page.read_text()
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| learning_rate=")]
+    first = max(expected, key=expected.__getitem__)
+    assert [cell[1] for cell in cells] == [
+        f"{gain:+.4f} ({rank})" for rank, gain in ((1, expected.pop(first)), *((2, gain) for gain in expected.values()))
+    ]
+    assert cells[0][0] == f"| learning_rate={first}"
+    assert "| no EMA target | " in text and "The default of `train-head` is another." in text
