@@ -28,6 +28,7 @@ from ragcun_cache.heads.config import (
 )
 from ragcun_cache.heads.own import own_archs
 from ragcun_cache.marked_yaml import read_yaml
+from ragcun_cache.presets import DEFAULTS, PRESETS
 from ragcun_cache.similarity import Similarity
 
 
@@ -115,46 +116,6 @@ _FIXED: dict[Arch | str, dict[str, Any]] = {
     Arch.ASYMMETRIC: {**_NO_RESIDUAL, "ema": None},
 }
 
-# What an architecture is trained with where nothing else is said, in place of the defaults of the fields below.
-# docs/beating_raw.md says how this was chosen for lejepa, and what else was tried; the others are as published.
-_DEFAULTS: dict[Arch | str, dict[str, Any]] = {
-    Arch.LEJEPA: {
-        "init": Init.IDENTITY,
-        "isotropy": Isotropy.SCALE_FREE,
-        "batch_size": 256,
-        "learning_rate": 3e-4,
-    },
-    Arch.RESPRED: {
-        "input": Input.POOLED,
-        "lambda_residual": 0.01,
-        "batch_size": 64,
-        "learning_rate": 1e-3,
-    },
-    Arch.ASYMMETRIC: {
-        "input": Input.POOLED,
-        "similarity": Similarity.COSINE,
-        "lambda_isotropy": 1.0,
-        "lambda_predictive": 0.0,
-        "lambda_contrastive": 1.0,
-        "batch_size": 64,
-        "learning_rate": 1e-3,
-    },
-}
-
-PRESETS: dict[str, dict[Arch | str, dict[str, Any]]] = {
-    "published": {
-        Arch.LEJEPA: {
-            "init": Init.RANDOM,
-            "isotropy": Isotropy.PUBLISHED,
-            "batch_size": 16,
-            "learning_rate": 5e-4,
-        },
-    },
-}
-"""Settings under one name, by architecture. ``published``: as the recipes of ctn/ragcun have them, whose heads start at
-random. The other architectures are trained as published anyway."""
-
-
 _UNWEIGHTED = ("lambda_contrastive", "lambda_variance", "lambda_residual")
 
 
@@ -168,7 +129,7 @@ class TrainConfig(BaseModel):
 
     ``dev`` is a split of the collection, or a fraction of the train queries to be set apart; left out, it is the
     split ``dev`` where there is one that is not the collection's test split, else 0.1. ``out_dim`` left out is the
-    encoder's dimension. An architecture may have defaults of its own (``_DEFAULTS``). ``predictor_init`` follows
+    encoder's dimension. An architecture may have defaults of its own (``presets.DEFAULTS``). ``predictor_init`` follows
     ``init``. Raises pydantic's ValidationError; use ``load_config`` or ``make_config`` for a ConfigError.
     """
 
@@ -246,7 +207,7 @@ class TrainConfig(BaseModel):
                     found=given[name],
                 )
         # A head of the user's own has the terms that it has: a weight is to be said for one to be weighted at all.
-        defaults = dict.fromkeys(_UNWEIGHTED, 1.0) if str(arch) in own else _DEFAULTS.get(str(arch), {})
+        defaults = dict.fromkeys(_UNWEIGHTED, 1.0) if str(arch) in own else DEFAULTS.get(str(arch), {})
         filled = {**defaults, **given, **fixed}
         starts_at_raw = filled.get("init", Init.RANDOM) == Init.IDENTITY
         filled.setdefault("predictor_init", Init.IDENTITY if starts_at_raw else Init.RANDOM)

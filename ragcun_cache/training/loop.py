@@ -101,13 +101,16 @@ def epoch_seed(seed: int, epoch: int) -> int:
 def clip_gradients(parameters: list[Tensor], limit: float) -> None:
     """Scale the gradients of ``parameters`` to a global norm of ``limit`` where it is above.
 
-    torch's ``clip_grad_norm_`` multiplies by 1 where it is below, so as not to make a GPU wait for the norm. On the CPU
-    nothing waits, and the same bits come without two more passes over all gradients.
+    As torch's ``clip_grad_norm_``, which multiplies by 1 where the norm is below, so as not to make a GPU wait for it.
+    On the CPU nothing waits, and two passes over all gradients are saved; and there a dot product is the faster norm.
     """
-    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if norm.is_cpu and norm < limit:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients or not all(gradient.is_cpu for gradient in gradients):
+        clip_grads_with_norm_(parameters, limit, get_total_norm(gradients))
         return
-    clip_grads_with_norm_(parameters, limit, norm)
+    norm = torch.stack([torch.dot(flat_m, flat_m) for flat_m in map(torch.flatten, gradients)]).sum().sqrt()
+    if not norm < limit:
+        clip_grads_with_norm_(parameters, limit, norm)
 
 
 def _keep_freed_memory() -> None:
