@@ -300,20 +300,34 @@ def _spread(found: Sequence[Comparison]) -> list[str]:
 def _null(outcomes: Sequence[Outcome], encoder: str, store: ResultStore) -> list[str]:
     shuffled = [one for one in outcomes if one.records[0].config.shuffled]
     blocks = ["### The planted null", _NULL, _spread_table(shuffled, store)] if shuffled else []
-    heads = [one for one in store.all() if one.system.arch == SHUFFLED_HEAD and one.setting.encoder == encoder]
+    heads = [
+        one
+        for one in store.all()
+        if one.system.arch == SHUFFLED_HEAD and one.setting.encoder == encoder and _is_todays(one.system.settings)
+    ]
     if not heads:
         return blocks
     raw = {one.setting.sha256: one for one in store.all() if one.system.is_raw}
-    groups: dict[tuple[str, str], list[Result]] = {}
+    # By seed: of results by other code, which have other weights, the latest.
+    groups: dict[tuple[str, str], dict[int | None, Result]] = {}
     for result in heads:
-        groups.setdefault((result.setting.sha256, str(result.system.settings["select"])), []).append(result)
+        of_seeds = groups.setdefault((result.setting.sha256, str(result.system.settings["select"])), {})
+        of_seeds[result.system.seed] = result
     rows = []
-    for (setting, select), results in sorted(groups.items(), key=lambda item: item[1][0].setting.collection):
+    named = [(key, list(of_seeds.values())) for key, of_seeds in groups.items()]
+    for (setting, select), results in sorted(named, key=lambda item: item[1][0].setting.collection):
         raw_q = _scores([raw[setting]], store)
         found = [compare(_scores([one], store), raw_q) for one in results]
         name = f"{results[0].setting.collection}, epoch {'chosen on dev' if select == 'best_dev' else 'the last'}"
         rows.append([name, f"{raw[setting].metrics[METRIC]:.4f}", *_spread(found)])
     return [*blocks, _HEADS_NULL, table(["head", "raw", *_SPREAD], rows)]
+
+
+def _is_todays(settings: Mapping[str, Any]) -> bool:
+    """Return whether a head on shuffled pairs has the settings that a default head has today."""
+    default = make_config({name: settings[name] for name in ("dataset", "pairs", "select")}).model_dump(mode="json")
+    shared = settings.keys() & default.keys()
+    return all(settings[name] == default[name] for name in shared)
 
 
 def _dense(sweep: Sweep, store: ResultStore) -> list[str]:

@@ -15,8 +15,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     Arch.LEJEPA: {
         "init": Init.IDENTITY,
         "isotropy": Isotropy.SCALE_FREE,
-        "batch_size": 256,
-        "learning_rate": 3e-4,
+        "lambda_isotropy": 4.5,
+        "epochs": 5,
+        "batch_size": 64,
+        "learning_rate": 1e-4,
     },
     Arch.RESPRED: {
         "input": Input.POOLED,
