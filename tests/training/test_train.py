@@ -48,7 +48,8 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_run_is_a_loadable_head_with_a_row_for_each_epoch(home: Home, tiny: CachePair) -> None:
-    trained = train_head(config_of(epochs=2), home)
+    config = config_of(epochs=2)
+    trained = train_head(config, home)
     record = read_record(trained.record.folder)
     assert record == trained.record
     assert record.complete
@@ -63,7 +64,8 @@ def test_a_run_is_a_loadable_head_with_a_row_for_each_epoch(home: Home, tiny: Ca
     assert [row["steps"] for row in rows] == [0, 5, 5]
     assert (rows[0]["dev_queries"], rows[0]["dev_corpus_rows"]) == (15, 120)
     assert all(0 < row["dev_ndcg@10"] <= 1 for row in rows)
-    assert rows[2]["loss"] == pytest.approx(1.5 * rows[2]["loss_isotropy"] + 1.2 * rows[2]["loss_predictive"])
+    weighted = [config.weight(term) * rows[2][f"loss_{term}"] for term in ("isotropy", "predictive")]
+    assert rows[2]["loss"] == pytest.approx(sum(weighted))
     assert rows[2]["output_std_ratio"] < 1
     assert sorted(path.name for path in record.folder.iterdir()) == ["head.json", "head.safetensors", METRICS_NAME]
 
