@@ -402,9 +402,10 @@ def _choice(sweep: Sweep) -> list[str]:
         )
     about = _CHOICE.format(entries=len(grid), seeds=ranges(sweep.recipe.seeds))
     told = (
-        "The default of `train-head` is the first of the grid." if same else "The default of `train-head` is another."
+        "The default of `train-head` is the first of this grid." if same else "The default of `train-head` is another."
     )
-    return ["### Dense only: what else was tried", about, table(["LeJEPA", *raw, "mean"], lines), told]
+    title = f"### Dense only: what else was tried (`{sweep.recipe.name}`)"
+    return [title, about, table(["LeJEPA", *raw, "mean"], lines), told]
 
 
 def _gain(runs: Sequence[SweepRun], collection: str, raw: float) -> float:

@@ -16,9 +16,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "init": Init.IDENTITY,
         "isotropy": Isotropy.SCALE_FREE,
         "lambda_isotropy": 4.5,
-        "epochs": 5,
-        "batch_size": 64,
-        "learning_rate": 1e-4,
+        "epochs": 3,
+        "batch_size": 256,
+        "learning_rate": 3e-4,
     },
     Arch.RESPRED: {
         "input": Input.POOLED,

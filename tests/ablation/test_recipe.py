@@ -240,6 +240,6 @@ def test_the_large_recipe_is_both_starts_on_half_a_million_pairs_in_half_precisi
     runs = expand(load_recipe(REPOSITORY / "pipelines" / "msmarco_500k.yaml"))
     configs = [run.config for run in runs]
     assert {(config.init, config.batch_size, config.epochs) for config in configs} == {
-        (init, batch, epochs) for init, batch in (("random", 16), ("identity", 64)) for epochs in (5, 10)
+        (init, batch, epochs) for init, batch in (("random", 16), ("identity", 256)) for epochs in (5, 10)
     }
     assert {(config.dataset, config.pairs, config.dtype) for config in configs} == {("msmarco", 500_000, "float16")}

@@ -23,7 +23,7 @@ def test_lejepa_starts_at_the_identity_unless_the_published_recipe_is_asked_for(
     config = make_config({"dataset": "x"})
     assert (config.arch, config.lambda_isotropy, config.lambda_predictive, config.ema) == (Arch.LEJEPA, 4.5, 1.2, 0.999)
     assert (config.init, config.predictor_init, config.isotropy) == ("identity", "identity", "scale_free")
-    assert (config.epochs, config.batch_size, config.learning_rate, config.dropout) == (5, 64, 1e-4, 0.1)
+    assert (config.epochs, config.batch_size, config.learning_rate, config.dropout) == (3, 256, 3e-4, 0.1)
     assert (config.similarity, config.input_scale) == (Similarity.COSINE, InputScale.SQRT_DIM)
     assert config.head_config(768).out_dim == 768
 
