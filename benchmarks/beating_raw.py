@@ -142,22 +142,21 @@ def write_page(home: Home, recipes: Sequence[Path], page: Path, train: Mapping[s
         blocks += _tried(outcomes, trials.name)
     blocks.append(provenance_markdown(used).replace("###", "##", 1).strip())
     write_text(page, paragraphs(*blocks) + "\n")
-    write_text(trials, _trials(records))
+    write_text(trials, _trials([record for group in by_encoder.values() for one in group for record in one.records]))
 
 
 def _outcomes(records: Sequence[TuningRecord], store: ResultStore) -> list[Outcome]:
-    groups: dict[str, list[TuningRecord]] = {}
-    for record in records:
+    groups: dict[str, dict[int, TuningRecord]] = {}
+    # Of one tuning that is there twice, under names of different versions, the latest.
+    for record in sorted(records, key=lambda one: one.date):
         asked = record.config.model_dump_json(exclude={"seed", "encoder"})
-        groups.setdefault(f"{record.encoder} {record.collection} {asked}", []).append(record)
-    return [
-        Outcome(
-            sorted(group, key=lambda one: one.config.seed),
-            _stored(group[0].raw, store),
-            [_stored(one.winner or one.raw, store) for one in sorted(group, key=lambda one: one.config.seed)],
-        )
-        for group in groups.values()
-    ]
+        groups.setdefault(f"{record.encoder} {record.collection} {asked}", {})[record.config.seed] = record
+    outcomes = []
+    for _, group in sorted(groups.items()):
+        ordered = [group[seed] for seed in sorted(group)]
+        used = [_stored(one.winner or one.raw, store) for one in ordered]
+        outcomes.append(Outcome(ordered, _stored(ordered[0].raw, store), used))
+    return outcomes
 
 
 def _stored(key: str, store: ResultStore) -> Result:
