@@ -77,10 +77,10 @@ needs no pairs, so the last epoch may differ from raw for a reason."""
 _DENSE = """\
 `train-head --arch lejepa` with nothing else said: trained on 10,000 pairs of MS MARCO; no BM25, no judgement of the
 collections. In parentheses the difference to raw; p of a seed alone is uncorrected. *dev* is MS MARCO, which the
-encoder was trained on, and has no say in anything. The rows below the default's are all other settings from the
-identity that were ever tested over ten seeds: the first that the rule chose (see below), and a default that came from
-looks at the test splits before there was a rule. No test figure has a part in the rule; but that it was asked once
-more, over a wider grid, followed a test."""
+encoder was trained on, and has no say in anything. The rows below the default's are the other defaults there have been,
+over ten seeds too: the first that the rule chose (see below), and one that came from looks at the test splits before
+there was a rule. No test figure has a part in the rule, but it was asked once more, over a wider grid, after its first
+choice had been tested: the test splits were looked at more than once, and the margin is that much flattered."""
 
 _CHOICE = """\
 From what the default was chosen, by NDCG@10 on the *train* queries of the collections (which no head here learns from),
@@ -334,14 +334,14 @@ def _is_todays(settings: Mapping[str, Any]) -> bool:
 
 def _dense(sweep: Sweep, store: ResultStore) -> list[str]:
     """Show how the seeds of the default head do, or for a recipe that looks at no test split, how it was chosen."""
-    if sweep.recipe.split is not None:
-        return _choice(sweep)
     rows: dict[str, list[SweepRun]] = {}
     for run in sweep.runs:
         if run.results:
             rows.setdefault(run.planned.label.rpartition(", seed ")[0], []).append(run)
     if not rows:
         return []
+    if sweep.recipe.split is not None:
+        return _choice(sweep, rows)
     raw = {one.setting.sha256: one for one in sweep.results() if one.system.is_raw}
     columns = ["LeJEPA", *(one.setting.collection for one in raw.values()), "mean", "dev"]
     figures = [f"{one.metrics[METRIC]:.4f}" for one in raw.values()]
@@ -368,15 +368,9 @@ def _dense(sweep: Sweep, store: ResultStore) -> list[str]:
     return ["### Dense only: the default head", _DENSE, table(columns, lines)]
 
 
-def _choice(sweep: Sweep) -> list[str]:
+def _choice(sweep: Sweep, rows: Mapping[str, Sequence[SweepRun]]) -> list[str]:
     """Show the best entries of the recipe's grids, which are the runs called so, and the other runs below them."""
     raw = {one.setting.collection: one.metrics[METRIC] for one in sweep.results() if one.system.is_raw}
-    rows: dict[str, list[SweepRun]] = {}
-    for run in sweep.runs:
-        if run.results:
-            rows.setdefault(run.planned.label.rpartition(", seed ")[0], []).append(run)
-    if not rows:
-        return []
     gains = {name: {one: _gain(runs, one, raw[one]) for one in raw} for name, runs in rows.items()}
     grid = [name for name in gains if name.startswith("grid")]
 

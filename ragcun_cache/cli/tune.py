@@ -42,7 +42,8 @@ def tune(
     """Try what these vectors can give, choose on dev, test the choice and the raw encoder once.
 
     With judgements, dev is the collection's dev split, or its train queries in five parts by turns; without, judged
-    queries of other collections choose. The encoder is never loaded. Nothing is chosen that is not better than raw.
+    queries of other collections choose. The encoder is never loaded. Nothing is chosen that is not better
+    than raw by more than the luck of many tries.
     """
     from ragcun_cache.evaluation.store import ResultStore
     from ragcun_cache.home import Home
