@@ -82,7 +82,7 @@ bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 bench-encode: setup .venv-peers/.ready ## the same for encoding alone, sentence-transformers' own backends among the peers
-	$(BIN)/python -m benchmarks encode
+	$(BIN)/python -m benchmarks encode encode_engines
 
 bench-eval: setup ## the same for evaluation alone
 	$(BIN)/python -m benchmarks eval

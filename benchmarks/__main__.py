@@ -19,6 +19,7 @@ NAMES = (
     "cache_read",
     "cache_scale",
     "encode",
+    "encode_engines",
     "encode_memory",
     "eval",
     "eval_scale",

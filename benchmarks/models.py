@@ -59,14 +59,15 @@ class OurEncoder:
         """Return (n, dim) unit vectors, read from the cache that was written; ``phases`` tells of the last call."""
         with tempfile.TemporaryDirectory() as scratch:
             home = Home(Path(scratch) / "data")
-            collection = find_collection(str(_written(Path(scratch) / "texts", texts)), home)
+            collection = find_collection(str(write_collection(Path(scratch) / "texts", texts)), home)
             content = collection.content_sha256(Role.PASSAGE)
             report = encode_role(collection, Role.PASSAGE, home, self._engine, content)
             self.phases = report.phases
             return EmbeddingCache(report.folder).array()
 
 
-def _written(folder: Path, texts: Sequence[str]) -> Path:
+def write_collection(folder: Path, texts: Sequence[str]) -> Path:
+    """Write a collection of the passages ``texts`` and of one query into ``folder``, and return it."""
     (folder / "qrels").mkdir(parents=True)
     records = [json.dumps({"_id": str(row), "text": text}) for row, text in enumerate(texts)]
     (folder / "corpus.jsonl").write_text("\n".join(records) + "\n", encoding="utf-8")
