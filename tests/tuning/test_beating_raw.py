@@ -137,3 +137,24 @@ def test_the_page_says_how_the_default_head_was_chosen_without_test(home: Home, 
     ]
     assert cells[0][0] == f"| learning_rate={first}"
     assert "| no EMA target | " in text and "The default of `train-head` is another." in text
+
+
+@pytest.mark.usefixtures("collections")
+def test_the_default_head_on_another_split_is_a_table_of_its_own(home: Home, tmp_path: Path) -> None:
+    recipe, page = tmp_path / "fresh.yaml", tmp_path / "page.md"
+    train = {"dataset": "topics", "epochs": 1, "batch_size": 32, "device": "cpu", "arch": "lejepa"}
+    entries = [{"name": "the default"}, {"name": "the one before", "learning_rate": 3e-3}]
+    asked = {"train": train, "runs": entries, "seeds": [0, 1], "evaluate": ["others"], "split": "train"}
+    recipe.write_text(yaml.safe_dump(asked))
+    assert CliRunner().invoke(app, ["ablate", str(recipe)]).exit_code == 0
+    run(home, labels="none", transfer=["others"])
+    write_page(home, [recipe], page)
+    text = page.read_text()
+    assert "### Dense only: the default head on train\n" in text and "what else was tried" not in text
+    figures = [one for one in ResultStore(home.results).all() if one.setting.split == "train" and not one.system.is_raw]
+    of_seed = {
+        one.system.seed: one.metrics["ndcg@10"] for one in figures if one.system.settings["learning_rate"] < 3e-3
+    }
+    for seed, value in of_seed.items():
+        assert f"| seed {seed} | {value:.4f} (" in text
+    assert "| the default, 2 seeds |" in text and "| the one before, 2 seeds |" in text
