@@ -91,3 +91,18 @@ def check(
         typer.echo(str(flaw))
     splits = ", ".join(collection.splits()) or "no splits"
     typer.echo(f"{collection.name} can be used ({splits}); {len(flaws)} kind(s) of flaw")
+
+
+@app.command("titles")
+def make_title_pairs(
+    name: Annotated[str, typer.Argument(help="A registered name, or the folder of a collection.")],
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Passages keep their titles: only titles are to be encoded then.")
+    ] = False,
+) -> None:
+    """Make a collection whose train queries are the titles of another: pairs to learn from without judgements."""
+    from ragcun_cache.collections import find_collection, title_pairs
+
+    home = Home.default()
+    made = title_pairs(find_collection(name, home), home, whole=whole)
+    typer.echo(f"{made.name}\t{made.folder}")

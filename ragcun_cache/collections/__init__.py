@@ -8,6 +8,7 @@ from ragcun_cache.collections.qrels import Qrels
 from ragcun_cache.collections.reader import Texts
 from ragcun_cache.collections.registry import REGISTRY, Published, members
 from ragcun_cache.collections.sample import sample_pairs
+from ragcun_cache.collections.titles import title_pairs
 
 __all__ = [
     "REGISTRY",
@@ -21,4 +22,5 @@ __all__ = [
     "find_collection",
     "members",
     "sample_pairs",
+    "title_pairs",
 ]

@@ -71,3 +71,9 @@ def test_help_loads_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+def test_titles_prints_the_name_and_the_folder(home: Home, tiny_collection: Callable[..., Path]) -> None:
+    folder = tiny_collection("mine")
+    (folder / "corpus.jsonl").write_text('{"_id": "a", "title": "Iron", "text": "A metal."}\n')
+    assert run("titles", "mine", "--whole") == f"mine-titles-whole\t{home.collections / 'mine-titles-whole'}\n"
