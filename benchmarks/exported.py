@@ -23,6 +23,7 @@ from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 
 METRIC = "ndcg@10"
+PARITY = 1e-5
 
 
 def read_run(path: Path) -> Run:
@@ -34,8 +35,10 @@ def read_run(path: Path) -> Run:
     return {query_id: rank_order(scored, len(scored)) for query_id, scored in found.items()}
 
 
-def largest_difference(folder: Path, subject: Subject, encode: Encode, similarity: Similarity) -> dict[Role, float]:
-    """Return the largest difference of an entry between the exported model's vectors and those of the cache route."""
+def row_differences(
+    folder: Path, subject: Subject, encode: Encode, similarity: Similarity
+) -> dict[Role, NDArray[np.float32]]:
+    """Return for each vector, (n,), the largest difference of an entry between the model and the cache route."""
     differences = {}
     for role, name, cache in (
         (Role.QUERY, "queries", subject.pair.query),
@@ -45,7 +48,7 @@ def largest_difference(folder: Path, subject: Subject, encode: Encode, similarit
         expected_ne = _encoded(cache, ids, role, encode)
         if similarity == Similarity.COSINE:
             expected_ne /= np.linalg.norm(expected_ne, axis=1, keepdims=True)
-        differences[role] = float(np.abs(np.load(folder / f"{name}.npy") - expected_ne).max())
+        differences[role] = np.abs(np.load(folder / f"{name}.npy") - expected_ne).max(axis=1)
     return differences
 
 
@@ -67,9 +70,10 @@ def main(
     pair = open_pair(home.caches, collection, encoder or record.provenance.get("encoder"))
     subject = Subject.of(collection, pair, EvalConfig())
     encode = head_encoder(record, "cpu")
-    differences = largest_difference(folder, subject, encode(), record.config.similarity)
-    for role, difference in differences.items():
-        typer.echo(f"largest difference of an entry, {role}: {difference:.1e}")
+    differences = row_differences(folder, subject, encode(), record.config.similarity)
+    for role, farthest_n in differences.items():
+        above = f"{(farthest_n > PARITY).sum():,} of {len(farthest_n):,} vectors above {PARITY:.0e}"
+        typer.echo(f"largest difference of an entry, {role}: {farthest_n.max():.1e}; {above}")
     if len(json.loads((folder / "passages.ids.json").read_bytes())) < pair.passage.rows:
         return
     exported = evaluate_run(
