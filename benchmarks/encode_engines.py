@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from benchmarks.timing import Timing, take_turns
 from ragcun_cache.encoder.config import DEFAULT_MODEL
 from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.errors import EncoderError
+from ragcun_cache.files import sha256_file
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -65,20 +65,19 @@ class Encodes:
         self.files = self._checksums()
 
     def parts(self) -> None:
-        """Encode two parts side by side, each by a process that sees half of the cores, and merge them."""
+        """Encode two parts side by side, each by a process that sees one core, and merge them."""
         self._clear()
-        cores = sorted(os.sched_getaffinity(0))
-        half = max(len(cores) // 2, 1)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         parts = [
             self._start(*self._encode, "--part", f"{number}/2", cores=group)
-            for number, group in ((1, cores[:half]), (2, cores[-half:]))
+            for number, group in ((1, cores[:1]), (2, cores[-1:]))
         ]
         for part in parts:
             _end(part)
         _end(self._start("caches", "merge", "--dataset", str(self._collection)))
         self.files = self._checksums()
 
-    def _start(self, *arguments: str, cores: Sequence[int] | None = None) -> subprocess.Popen[str]:
+    def _start(self, *arguments: str, cores: Sequence[int] = ()) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "ragcun_cache", *arguments],
             env={**os.environ, "RAGCUN_HOME": str(self._home.root)},
@@ -94,12 +93,12 @@ class Encodes:
         shutil.rmtree(self._home.caches, ignore_errors=True)
 
     def _written(self) -> int:
-        return sum("passage" in str(path.parent) for path in self._home.caches.rglob("vectors-*"))
+        return sum(path.parent.name.startswith("passage-") for path in self._home.caches.rglob("vectors-*"))
 
     def _checksums(self) -> dict[str, str]:
         """Return the sha256 of every file of vectors and of rows, by its place."""
         return {
-            str(path.relative_to(self._home.caches)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(self._home.caches)): sha256_file(path)
             for pattern in ("vectors-*", "rows-*")
             for path in self._home.caches.rglob(pattern)
         }

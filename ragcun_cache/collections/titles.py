@@ -42,16 +42,25 @@ def title_pairs(collection: Collection, home: Home, *, whole: bool = False) -> C
 
 
 def _write(partial: Path, collection: Collection, whole: bool) -> None:
-    write_texts(partial, Role.PASSAGE, (batch if whole else _bodies(batch) for batch in collection.texts(Role.PASSAGE)))
-    write_texts(partial, Role.QUERY, (_titles(batch) for batch in collection.texts(Role.PASSAGE)))
-    with_title = [one for batch in collection.texts(Role.PASSAGE) for one, _ in _titled(batch)]
-    if not with_title:
+    paired: list[str] = []
+
+    def titles() -> Iterator[Texts]:
+        for batch in collection.texts(Role.PASSAGE):
+            titled = list(_titled(batch))
+            ids = [one_id for one_id, _ in titled]
+            paired.extend(ids)
+            yield Texts([f"{_PREFIX}{one}" for one in ids], [""] * len(ids), [title for _, title in titled])
+
+    write_texts(partial, Role.QUERY, titles())
+    if not paired:
         raise CollectionError(
             f"no passage of {collection.name!r} has a title and a text",
             where=collection.path(Role.PASSAGE),
             expected='records with a "title"',
         )
-    write_qrels(partial, _SPLIT, ((f"{_PREFIX}{one}", one, 1) for one in with_title))
+    write_qrels(partial, _SPLIT, ((f"{_PREFIX}{one}", one, 1) for one in paired))
+    passages = collection.texts(Role.PASSAGE)
+    write_texts(partial, Role.PASSAGE, passages if whole else map(_bodies, passages))
 
 
 def _titled(batch: Texts) -> Iterator[tuple[str, str]]:
@@ -59,11 +68,6 @@ def _titled(batch: Texts) -> Iterator[tuple[str, str]]:
     for one_id, title, text in zip(batch.ids, batch.titles, batch.texts, strict=True):
         if title.strip() and text.strip():
             yield one_id, title.strip()
-
-
-def _titles(batch: Texts) -> Texts:
-    titled = list(_titled(batch))
-    return Texts([f"{_PREFIX}{one_id}" for one_id, _ in titled], [""] * len(titled), [title for _, title in titled])
 
 
 def _bodies(batch: Texts) -> Texts:
