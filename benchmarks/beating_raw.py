@@ -83,8 +83,9 @@ there was a rule. No test figure has a part in the rule, but it was asked once m
 choice had been tested: the test splits were looked at more than once, and the margin is that much flattered."""
 
 _FRESH = """\
-The same heads on queries that had no part in choosing any of the defaults, and that were looked at once, when all of
-them were known: the recipe was written before it was run. Looks at test cannot have flattered this."""
+The same heads on queries that had no part in choosing any of the defaults. The recipe was written, and committed,
+before it was run, once, when all of them were known; no result on these queries was in the store. Looks at test cannot
+have flattered this. The column *dev* is that of MS MARCO, as above."""
 
 _CHOICE = """\
 From what the default was chosen, by NDCG@10 on the *train* queries of the collections (which no head here learns from),
@@ -371,7 +372,7 @@ def _dense(sweep: Sweep, store: ResultStore) -> list[str]:
         lines.append(line(f"{name}, {len(runs)} seeds", runs))
     title = "### Dense only: the default head"
     if sweep.recipe.split is not None:
-        return [f"{title} on {sweep.recipe.split}", _FRESH, table(columns, lines)]
+        return [f"{title} on the {sweep.recipe.split} split", _FRESH, table(columns, lines)]
     return [title, _DENSE, table(columns, lines)]
 
 

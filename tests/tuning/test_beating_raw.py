@@ -150,7 +150,7 @@ def test_the_default_head_on_another_split_is_a_table_of_its_own(home: Home, tmp
     run(home, labels="none", transfer=["others"])
     write_page(home, [recipe], page)
     text = page.read_text()
-    assert "### Dense only: the default head on train\n" in text and "what else was tried" not in text
+    assert "### Dense only: the default head on the train split\n" in text and "what else was tried" not in text
     figures = [one for one in ResultStore(home.results).all() if one.setting.split == "train" and not one.system.is_raw]
     of_seed = {
         one.system.seed: one.metrics["ndcg@10"] for one in figures if one.system.settings["learning_rate"] < 3e-3
