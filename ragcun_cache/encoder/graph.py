@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
 from ragcun_cache.files import sha256_file, sha256_json, sync_folder
@@ -72,7 +73,8 @@ def _with_int8_weights(graph: Any) -> Any:
     except ImportError:
         raise EncoderError("int8 needs the package nncf", fix="pip install 'ragcun-cache[int8]'") from None
 
-    return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
+    with quiet_nncf():
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
 def _convert(weights: Weights, transformer: nn.Module) -> Any:
@@ -95,7 +97,7 @@ def _convert(weights: Weights, transformer: nn.Module) -> Any:
 
     example = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
             warnings.simplefilter("ignore")  # The tracer warns of every Python branch in the model.
             return openvino.convert_model(Plain().eval(), example_input=example)
     except Exception as error:  # The converter raises whatever the model's own code raises.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragcun_cache.encoder.quiet import quiet_transformers
 from ragcun_cache.encoder.tokens import Tokeniser
 from ragcun_cache.errors import EncoderError
 
@@ -31,13 +32,14 @@ class Modules:
 
         self._torch = torch
         self._device = device
-        model = SentenceTransformer(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-        ).eval()
+        with quiet_transformers():
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+            ).eval()
         model.requires_grad_(False)
         model.max_seq_length = max_seq_length
         self._tokenizer = model.tokenizer

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +141,18 @@ def test_int8_is_never_what_auto_takes(home: Home, tiny_collection, tiny_encoder
     for precision, encoded in (("int8", [70, 120]), ("auto", [70, 120]), ("int8", [0, 0])):
         config = EncodeConfig.model_validate({"model": str(tiny_encoder), "device": "cpu", "precision": precision})
         assert [report.encoded for report in encode_collection(collection, home, config)] == encoded
+
+
+def test_libraries_that_convert_a_model_stay_silent(home: Home, tiny_collection, tiny_encoder: Path) -> None:
+    """A process of its own: nncf keeps the stdout that it first saw, and writes to it what it converts."""
+    options = ["--model", str(tiny_encoder), "--backend", "openvino", "--precision", "int8", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ragcun_cache", "encode", "--dataset", str(tiny_collection()), *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"RAGCUN_HOME": str(home.root)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum(report["rows"] for report in json.loads(done.stdout)) == 70 + 120
+    assert [line for line in done.stderr.splitlines() if not line.startswith(("encode ", "  "))] == []

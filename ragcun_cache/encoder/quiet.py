@@ -1,0 +1,37 @@
+"""Silence for libraries that talk while they load or convert a model, some of them on stdout."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers report nothing below an error, and show no progress, meanwhile."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, with_progress = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if with_progress:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_nncf() -> Iterator[None]:
+    """Keep what nncf has to say from stdout, where the answer of ``--json`` goes."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):  # Its progress bar is no log.
+            yield
+    finally:
+        logger.setLevel(level)
