@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 DATASET ?= pydocs
 ARCH ?= lejepa
 SEEDS ?= 10
+PRECISIONS ?= fp32 int8
 # The collection whose pairs reproduce and beat train on; whose vectors, by fingerprint, where several encoders are cached.
 MSMARCO ?= msmarco
 ENCODER ?=
@@ -11,7 +12,7 @@ TUNE = $(BIN)/ragcun-cache tune --skip-stored $(if $(ENCODER),--encoder $(ENCODE
 ON = --set dataset=$(MSMARCO) $(if $(ENCODER),--set encoder=$(ENCODER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint encode train eval report results reproduce bench bench-encode bench-eval bench-train beat beat-tune clean
+.PHONY: help setup run test test-all lint encode train eval report results reproduce bench bench-encode bench-precision bench-eval bench-train beat beat-tune clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +84,11 @@ bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 
 bench-encode: setup .venv-peers/.ready ## the same for encoding alone, sentence-transformers' own backends among the peers
 	$(BIN)/python -m benchmarks encode encode_engines
+
+bench-precision: setup ## what each of PRECISIONS costs in NDCG@10 on scifact and nfcorpus (encodes both in each: hours)
+	for dataset in scifact nfcorpus; do for precision in $(PRECISIONS); do \
+	  $(BIN)/ragcun-cache encode --dataset $$dataset --precision $$precision || exit 1; done; done
+	$(BIN)/python -m benchmarks encode_quality
 
 bench-eval: setup ## the same for evaluation alone
 	$(BIN)/python -m benchmarks eval
