@@ -37,7 +37,7 @@ def run(setting: Setting, *, datasets: Sequence[str] = _DATASETS) -> str:
         "The raw encoder on the whole test split, from caches that `ragcun-cache encode --precision …` filled, each "
         "beside the one in fp32 of the same model: the smallest cosine between two vectors of one text, and the "
         f"difference in {_METRIC.upper()} with its 95 % bootstrap interval and the p-value of a paired randomisation "
-        "test. Vectors are stored as the caches have them."
+        "test."
     )
     return paragraphs(about, *(block for name in datasets for block in _collection_part(setting.home, name)))
 
@@ -91,7 +91,7 @@ def _spec(pair: CachePair, field: str) -> object:
 
 
 def _described(pair: CachePair) -> str:
-    return f"{_spec(pair, 'backend')} {_spec(pair, 'precision')}"
+    return f"{_spec(pair, 'backend')} {_spec(pair, 'precision')}, stored in {pair.passage.manifest.dtype}"
 
 
 def _scores(collection: Collection, pair: CachePair) -> QueryScores:

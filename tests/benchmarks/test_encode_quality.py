@@ -28,7 +28,7 @@ def test_each_precision_is_beside_float32_of_its_own_model(
     section = run(setting, datasets=["tiny"])
     exact, bf16 = (line.split(" | ") for line in section.splitlines() if line.startswith("| torch"))
     assert "`tiny`, 15 queries, 120 passages" in section
-    assert exact[0] == "| torch fp32"
-    assert bf16[0] == "| torch bf16"
+    assert exact[0] == "| torch fp32, stored in float16"
+    assert bf16[0] == "| torch bf16, stored in float16"
     assert 0.99 < float(bf16[1].split(" / ")[1]) < 1.0
     assert float(bf16[3]) == pytest.approx(float(bf16[2]) - float(exact[2]), abs=1.1e-4)
