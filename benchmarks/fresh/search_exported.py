@@ -1,6 +1,6 @@
 """Search a BEIR collection with an exported model, where sentence-transformers is installed and nothing of ours is.
 
-``python search_exported.py MODEL COLLECTION OUT [--split test] [--passages N] [--queries N]`` encodes the passages and
+``python search_exported.py MODEL COLLECTION OUT`` encodes the passages and
 the judged queries of a folder in the BEIR layout, and writes ``OUT/run.trec`` (the 101 best passages of each query by
 the model's own similarity, exact), and the vectors with their ids. ``python -m benchmarks.exported`` scores them.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, __version__
 
 DEPTH = 101  # One more than metrics need: a passage with its query's own id is dropped later.
 
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--passages", type=int, help="only the first so many")
     parser.add_argument("--queries", type=int, help="only the first so many")
+    parser.add_argument("--backend", default="torch", help="of sentence-transformers: torch, onnx, openvino")
     arguments = parser.parse_args()
 
     passages = [
@@ -46,7 +47,9 @@ def main() -> None:
         if line["_id"] in judged
     ][: arguments.queries]
 
-    model = SentenceTransformer(str(arguments.model), device="cpu", trust_remote_code=False, local_files_only=True)
+    model = SentenceTransformer(
+        str(arguments.model), device="cpu", trust_remote_code=False, local_files_only=True, backend=arguments.backend
+    )
     query_qe = model.encode_query([text for _, text in queries], show_progress_bar=True)
     passage_ne = model.encode_document([text for _, text in passages], show_progress_bar=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,8 @@ def main() -> None:
         (arguments.out / f"{name}.ids.json").write_text(json.dumps([row for row, _ in rows]), encoding="utf-8")
     score_qn = model.similarity(query_qe, passage_ne)
     _write_run(arguments.out / "run.trec", [row for row, _ in queries], [row for row, _ in passages], score_qn)
-    _say(f"{arguments.out}: {len(queries)} queries, {len(passages)} passages, no ragcun-cache here")
+    found = f"{len(queries)} queries, {len(passages)} passages"
+    _say(f"{arguments.out}: {found}, sentence-transformers {__version__} on {arguments.backend}, no ragcun-cache here")
 
 
 def _lines(path: Path) -> list[dict[str, str]]:

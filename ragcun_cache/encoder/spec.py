@@ -17,7 +17,7 @@ from ragcun_cache.files import sha256_file
 from ragcun_cache.role import Role
 
 # What the files of a tokenizer can be called, over the kinds of tokenizer there are.
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -83,7 +83,7 @@ class EncoderSpec(BaseModel):
         return cls(
             model_id=weights.model_id,
             weights=weights.sha256,
-            tokenizer={name: sha256_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()},
+            tokenizer={name: sha256_file(folder / name) for name in TOKENIZER_FILES if (folder / name).exists()},
             modules=_modules(folder),
             max_seq_length=_max_seq_length(folder, config.max_seq_length),
             role=role,

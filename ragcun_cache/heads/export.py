@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ragcun_cache.encoder.quiet import quiet_transformers
 from ragcun_cache.errors import HeadError
 from ragcun_cache.files import sync_folder
 from ragcun_cache.heads.config import Input
+from ragcun_cache.heads.export_layout import write_classic_layout
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 
@@ -44,7 +46,7 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
     It holds the encoder's own modules, then the head as ``Dense`` modules (behind a ``Router`` where queries and
     passages are mapped differently), then ``Normalize`` for a head that is compared by cosine. All weights are float32
     in safetensors, and no code comes along. ``encode_query`` and ``encode_document`` give what the head makes of cached
-    vectors. ``card`` becomes README.md.
+    vectors. ``card`` becomes README.md. Older releases read these files too: see ``write_classic_layout``.
 
     Raises:
         HeadError: the folder is there already, or the head is not made of linear layers and GELU.
@@ -57,7 +59,8 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
         raise HeadError("there is something here already", where=folder, fix="name another folder, or remove this one")
     head = saved.head
     by_role = {role: _dense_modules(head, role) for role in Role}
-    encoder = SentenceTransformer(str(base.folder), device="cpu", local_files_only=True)
+    with quiet_transformers():
+        encoder = SentenceTransformer(str(base.folder), device="cpu", local_files_only=True)
     encoder.max_seq_length = base.max_seq_length
     modules: list[nn.Module] = [module for module in encoder.float() if not isinstance(module, Normalize)]
     if head.config.input == Input.UNIT:
@@ -79,7 +82,9 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        model.save_pretrained(str(partial), create_model_card=False)
+        with quiet_transformers():
+            model.save_pretrained(str(partial), create_model_card=False)
+        write_classic_layout(partial, base.folder, base.max_seq_length)
         (partial / "README.md").write_text(card, encoding="utf-8")
         partial.rename(folder)
         sync_folder(folder.parent)

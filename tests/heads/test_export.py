@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +92,46 @@ def test_the_exported_model_gives_what_the_head_makes_of_the_vectors(
         np.testing.assert_allclose(similarity, expected[Role.QUERY] @ expected[Role.PASSAGE].T, atol=1e-4)
     names = {path.name for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert not [one for one in names if one.endswith((".py", ".bin", ".pkl", ".pt"))]
+
+
+def classic_encoder(tiny_encoder: Path, folder: Path) -> Path:
+    """Write the tiny encoder as releases before 6 did."""
+    shutil.copytree(tiny_encoder, folder)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    described = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)
+    ]
+    pooling = {"word_embedding_dimension": DIM, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "modules.json").write_text(json.dumps(described))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16, "do_lower_case": False}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["lejepa", "linear query"])
+def test_older_releases_find_what_they_know(name: str, tmp_path: Path, tiny_encoder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder, model = classic_encoder(tiny_encoder, tmp_path / "encoder"), tmp_path / "model"
+    saved = saved_head(tmp_path / "head", **CONFIGS[name])
+    export_sentence_transformers(saved, BaseModel(encoder, 8, {}), "card", model)
+    routers = list(model.rglob("router_config.json"))
+    assert len(routers) == (name == "linear query")
+    types = [one["type"] for one in json.loads((model / "modules.json").read_bytes())]
+    types += [one for path in routers for one in json.loads(path.read_bytes())["types"].values()]
+    assert {kind.rpartition(".")[0] for kind in types} == {"sentence_transformers.models"}
+    for dense in model.rglob("*Dense/config.json"):
+        assert set(json.loads(dense.read_bytes())) == {"in_features", "out_features", "bias", "activation_function"}
+    assert (model / "1_Pooling/config.json").read_bytes() == (encoder / "1_Pooling/config.json").read_bytes()
+    assert (model / "tokenizer_config.json").read_bytes() == (encoder / "tokenizer_config.json").read_bytes()
+    loaded = SentenceTransformer(str(model), device="cpu", trust_remote_code=False)
+    assert loaded.max_seq_length == 8
+    long = " ".join(TEXTS * 4)
+    cut = SentenceTransformer(str(encoder), device="cpu")
+    cut.max_seq_length = 8
+    expected = apply_head(saved.head, cut.encode([long]), Role.QUERY, norms_n=np.ones(1))
+    np.testing.assert_allclose(loaded.encode_query([long]), expected / np.linalg.norm(expected), atol=1e-5)
 
 
 def test_the_encoder_that_is_given_stays_as_it_is(tmp_path: Path, tiny_encoder: Path) -> None:
