@@ -15,7 +15,7 @@ ON = --set dataset=$(MSMARCO) $(if $(ENCODER),--set encoder=$(ENCODER))
 .PHONY: help setup run test test-all lint encode train eval report results reproduce bench bench-encode bench-precision bench-eval bench-train beat beat-tune clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on, SEEDS=$(SEEDS) MSMARCO=$(MSMARCO) how often"
 	@echo "  and on pairs of which collection reproduce and beat train"
 

@@ -21,9 +21,9 @@ _DENSE_FIELDS = ("in_features", "out_features", "bias", "activation_function")
 def write_classic_layout(folder: Path, encoder: Path, max_seq_length: int) -> None:
     """Rewrite what sentence-transformers saved in ``folder``, so that older releases load it, and newer ones as before.
 
-    Modules go by the names that all releases know. What concerns the encoder's own modules and its tokenizer is copied
-    from the folder ``encoder``, if that is in the old form, as models on the hub are: a release that loads the encoder
-    then loads the export. Heads need release 3, a ``Router`` needs 5.
+    Modules go by the names that all releases know. What says how the encoder tokenises and pools is copied from
+    the folder ``encoder``, if that is in the old form, as models on the hub are: a release that loads the encoder then
+    loads the export. Heads need release 3, a ``Router`` needs 5.
     """
     _edit(folder / "modules.json", lambda modules: [{**one, "type": _classic(one["type"])} for one in modules])
     for router in folder.rglob("router_config.json"):
@@ -36,10 +36,14 @@ def write_classic_layout(folder: Path, encoder: Path, max_seq_length: int) -> No
         if (encoder / name).exists():
             shutil.copyfile(encoder / name, folder / name)
     _edit(folder / _TRANSFORMER, lambda config: {**config, _MAX_LENGTH: max_seq_length})
-    for theirs, ours in zip(_read(encoder / "modules.json", []), _read(folder / "modules.json", []), strict=False):
-        config = encoder / theirs["path"] / "config.json"
-        if theirs["path"] and _name(theirs["type"]) == _name(ours["type"]) and config.exists():
-            shutil.copyfile(config, folder / ours["path"] / "config.json")
+    # Matched by kind, not by place: the export has no Normalize of the encoder's, and modules of its own.
+    for theirs, ours in zip(_pooling_configs(encoder), _pooling_configs(folder), strict=False):
+        shutil.copyfile(theirs, ours)
+
+
+def _pooling_configs(folder: Path) -> list[Path]:
+    modules = _read(folder / "modules.json", [])
+    return [folder / one["path"] / "config.json" for one in modules if _name(one["type"]) == "Pooling"]
 
 
 def _name(module_type: str) -> str:

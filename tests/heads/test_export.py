@@ -134,6 +134,24 @@ def test_older_releases_find_what_they_know(name: str, tmp_path: Path, tiny_enco
     np.testing.assert_allclose(loaded.encode_query([long]), expected / np.linalg.norm(expected), atol=1e-5)
 
 
+def test_layers_of_the_encoder_and_of_the_head_are_not_mistaken_for_each_other(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    encoder, model = classic_encoder(tiny_encoder, tmp_path / "encoder"), tmp_path / "model"
+    (encoder / "3_Dense").mkdir()
+    Dense(DIM, DIM, activation_function=torch.nn.Tanh()).save(str(encoder / "3_Dense"))
+    modules = json.loads((encoder / "modules.json").read_bytes())
+    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    (encoder / "modules.json").write_text(json.dumps(modules))
+    saved = saved_head(tmp_path / "head", **CONFIGS["pooled"])
+    export_sentence_transformers(saved, BaseModel(encoder, 16, {}), "card", model)
+    layers = [layer for layer in SentenceTransformer(str(model), device="cpu") if isinstance(layer, Dense)]
+    assert [type(layer.activation_function).__name__ for layer in layers] == ["Tanh", "GELU", "Identity"]
+
+
 def test_the_encoder_that_is_given_stays_as_it_is(tmp_path: Path, tiny_encoder: Path) -> None:
     before = {path: path.read_bytes() for path in tiny_encoder.rglob("*") if path.is_file()}
     saved = saved_head(tmp_path / "head", **CONFIGS["lejepa"])
