@@ -186,7 +186,6 @@ def _encoder(
     layout: CacheLayout, manifest: Manifest, collection: Collection | None, model: str | None, device: str
 ) -> tuple[Collection, FrozenModel]:
     """Return what encoding rows again needs."""
-    from ragcun_cache.encoder.config import DEFAULT_MODEL
     from ragcun_cache.encoder.recheck import model_of
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
@@ -197,7 +196,7 @@ def _encoder(
             where=layout.folder,
             fix="name its folder with --dataset",
         )
-    return collection, model_of(manifest, collection, Home.default(), model or DEFAULT_MODEL, device)
+    return collection, model_of(manifest, collection, Home.default(), model, device)
 
 
 def _verify(layout: CacheLayout, manifest: Manifest, collection: Collection | None) -> list[Damage]:
@@ -215,7 +214,7 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Encode damaged shards again, and nothing else.")] = False,
     re_encode: Annotated[int, typer.Option(min=0, help="Also encode this many rows again and compare them.")] = 0,
     min_cosine: Annotated[float, typer.Option(min=-1, max=1, help="Least agreement of re-encoded rows.")] = 0.999,
-    model: Annotated[str | None, typer.Option(help="The model that made the cache. Default: the default one.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model that made the cache. Default: the one of that name.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dataset: Annotated[str | None, typer.Option(help="Folder of the collection, where its name finds none.")] = None,
     as_json: Json = False,

@@ -25,6 +25,9 @@ def encode(
     model: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, by name or folder. Default: all-mpnet-base-v2.")
     ] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="Name of a model in a folder, for caches and tables. Default: the folder's.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="What runs the transformer: auto, openvino, torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the transformer: auto, fp32, bf16, fp16, int8.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
@@ -70,6 +73,7 @@ def encode(
     config = validated(
         EncodeConfig,
         model=model,
+        model_id=model_id,
         backend=backend,
         precision=precision,
         device=device,

@@ -50,7 +50,7 @@ def search(
     from ragcun_cache.lookup import encode_query, look_up
 
     manifest = pair.query.manifest
-    frozen = model_of(manifest, collection, home, model or str(manifest.spec.get("model_id")), device)
+    frozen = model_of(manifest, collection, home, model, device)
     found = look_up(*encode_query(words, frozen), pair, collection, searchers, k)
     if as_json:
         typer.echo(json.dumps(_content(words, pair, searchers, found), indent=2, ensure_ascii=False))

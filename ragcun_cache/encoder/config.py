@@ -24,6 +24,8 @@ class EncodeConfig(BaseModel):
 
     model: str = DEFAULT_MODEL
     """A sentence-transformers model: a folder, a name below ``models/``, or a hub name."""
+    model_id: str | None = Field(default=None, min_length=1)
+    """The name that its caches carry and tables show; None: its name on the hub, of a folder the folder's name."""
     backend: BackendName = "auto"
     """What runs the transformer; ``auto`` is OpenVINO on a CPU and torch on a GPU."""
     precision: Precision = "auto"

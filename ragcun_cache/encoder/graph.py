@@ -38,7 +38,7 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
         for path in sorted(weights.folder.rglob("config.json"))
     }
     key = sha256_json({"weights": weights.sha256, "configs": configs, "versions": versions})[:_KEY_DIGITS]
-    folder = weights.graphs / f"{weights.model_id}-{'int8' if int8 else 'fp32'}-{key}"
+    folder = weights.graphs / f"{weights.model_id.replace('/', '__')}-{'int8' if int8 else 'fp32'}-{key}"
     if not (folder / GRAPH_NAME).exists():
         graph = _convert(weights, transformer)
         _publish(_with_int8_weights(graph) if int8 else graph, folder)

@@ -90,7 +90,7 @@ def encode_collection(
         EncoderError: the model cannot be had, or a text does not fit in memory.
         CacheError: another process writes the same cache, or the disk is full or failing.
     """
-    weights = find_weights(config.model, home)
+    weights = find_weights(config.model, home, config.model_id)
     config = as_cached(collection, home, config, weights)
     with ExitStack() as stack:
         opened: Engine | None = None

@@ -121,7 +121,7 @@ def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, pa
         CollectionError, EncoderError, CacheError, ConfigError: as the encode itself would.
     """
     started = time.perf_counter()
-    weights = find_weights(config.model, home)
+    weights = find_weights(config.model, home, config.model_id)
     model = FrozenModel(weights, as_cached(collection, home, config, weights))
     works = [_count(collection, role, home, model, part) for role in Role]
     read_seconds = time.perf_counter() - started

@@ -36,8 +36,10 @@ class SampleCheck:
     worst_id: str
 
 
-def model_of(manifest: Manifest, collection: Collection, home: Home, model: str, device: str) -> FrozenModel:
+def model_of(manifest: Manifest, collection: Collection, home: Home, model: str | None, device: str) -> FrozenModel:
     """Return the model that made a cache, settled as it was then.
+
+    ``model`` says where it is; None: wherever the name that the cache carries leads to.
 
     Raises:
         CacheError: the vectors were imported, the collection is another version than was encoded, or the model is not
@@ -53,6 +55,7 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str,
             where=collection.folder,
             fix=f"ragcun-cache encode --dataset {collection.name}",
         )
+    model = model or str(spec["model_id"])
     prompt = "query_prompt" if manifest.role is Role.QUERY else "passage_prompt"
     config = EncodeConfig.model_validate(
         {
@@ -65,7 +68,7 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str,
             prompt: spec["prompt"],
         }
     )
-    frozen = FrozenModel(find_weights(model, home), config)
+    frozen = FrozenModel(find_weights(model, home, str(spec["model_id"])), config)
     if differences := spec_differences(spec, frozen.spec(manifest.role).to_dict()):
         raise CacheError(
             "this is not the model that made the cache (cached → given)",

