@@ -75,13 +75,26 @@ def last_used(layout: CacheLayout) -> float:
     return stamp.stat().st_mtime
 
 
+def _chosen(caches: list[tuple[CacheLayout, Manifest]], asked: tuple[str, ...]) -> list[tuple[CacheLayout, Manifest]]:
+    """Return the caches that fingerprints, or starts of them, stand for.
+
+    That of a cache stands for it alone in its role, and for its encoder in the other; that of an encoder for all of it.
+    """
+    named = [one for one in caches if one[1].fingerprint.startswith(asked)]
+    encoders = {found.encoder for _, found in named}
+    roles = {found.role for _, found in named}
+    others = [one for one in caches if one[1].role not in roles]
+    return named + [one for one in others if one[1].encoder in encoders or one[1].encoder.startswith(asked)]
+
+
 def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = None) -> CachePair:
     """Open the query and passage caches of the collection as its files are now.
 
     Args:
         caches: the folder of all caches.
         collection: whose vectors to open.
-        encoder: fingerprint of the encoder, or the start of one; None if there is only one.
+        encoder: fingerprint of the encoder, or the start of one; None if there is only one. Where a role has vectors
+            with several prompts, the fingerprint of the cache that is meant; those of both roles are joined by ``+``.
 
     Raises:
         CacheError: there is none, only an unfinished or outdated one, or several to choose from.
@@ -90,9 +103,11 @@ def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = 
     content = {role: collection.content_sha256(role) for role in Role}
     everything = list_caches(caches, collection.name)
     fresh = [(layout, found) for layout, found in everything if found.content_sha256 == content[found.role]]
+    named = False
     if encoder is not None:
-        known = {found.encoder for _, found in fresh}
-        fresh = [(layout, found) for layout, found in fresh if found.encoder.startswith(encoder)]
+        named = any(found.fingerprint.startswith(tuple(encoder.split("+"))) for _, found in fresh)
+        known = {found.encoder for _, found in fresh} | {found.fingerprint for _, found in fresh}
+        fresh = _chosen(fresh, tuple(encoder.split("+")))
         if known and not fresh:
             raise unknown_choice("encoder", encoder, known, where=caches, error=CacheError)
     by_encoder: dict[str, dict[Role, tuple[CacheLayout, Manifest]]] = {}
@@ -101,12 +116,13 @@ def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = 
             continue
         roles = by_encoder.setdefault(found.encoder, {})
         if found.role in roles:
-            both = [roles[found.role], (layout, found)]
+            before = f"{encoder}+" if named else ""
+            both = [one for _, one in (roles[found.role], (layout, found))]
             raise CacheError(
                 f"{collection.name}: encoder {found.encoder} has {found.role} vectors with several prompts",
                 where=caches,
-                found="; ".join(f"{one.spec.get('prompt')!r} in {place.folder}" for place, one in both),
-                fix=f"remove the one that you do not want, such as: ragcun-cache caches gc --delete {layout.folder}",
+                found="; ".join(f"{one.spec.get('prompt')!r} has the fingerprint {one.fingerprint}" for one in both),
+                fix=f"name the one that is meant, such as --encoder {before}{found.fingerprint}",
             )
         roles[found.role] = (layout, found)
     pairs = {name: roles for name, roles in by_encoder.items() if len(roles) == len(Role)}

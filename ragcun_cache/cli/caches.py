@@ -75,6 +75,7 @@ def _record(layout: CacheLayout, manifest: Manifest) -> dict[str, Any]:
         "model": manifest.spec.get("model_id"),
         "backend": manifest.spec.get("backend"),
         "precision": manifest.spec.get("precision"),
+        "prompt": manifest.spec.get("prompt"),
         "encoder": manifest.encoder,
         "fingerprint": manifest.fingerprint,
         "last_used": datetime.fromtimestamp(last_used(layout), UTC).isoformat(timespec="seconds"),
@@ -97,10 +98,11 @@ def list_all(names: Names = None, as_json: Json = False) -> None:
         typer.echo("no caches yet: ragcun-cache encode --dataset pydocs")
     for one in records:
         state = "complete" if one["complete"] else f"{one['rows']:,} of {one['total_rows']:,} rows"
+        prompt = f"prompt {one['prompt']!r}, cache {one['fingerprint']}, " if one["prompt"] else ""
         typer.echo(
             f"{one['collection']} {one['role']}: {one['rows']:,} × {one['dim']} {one['dtype']} {one['format']}, "
             f"{_size(one['bytes'])}, {state}, {one['model']} {one['backend']} {one['precision']}, "
-            f"encoder {one['encoder']}, used {one['last_used'][:10]} → {one['folder']}"
+            f"{prompt}encoder {one['encoder']}, used {one['last_used'][:10]} → {one['folder']}"
         )
 
 
@@ -214,34 +216,36 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Encode damaged shards again, and nothing else.")] = False,
     re_encode: Annotated[int, typer.Option(min=0, help="Also encode this many rows again and compare them.")] = 0,
     min_cosine: Annotated[float, typer.Option(min=-1, max=1, help="Least agreement of re-encoded rows.")] = 0.999,
-    model: Annotated[str | None, typer.Option(help="The model that made the cache. Default: the one of that name.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that made the cache. Default: the one of that name.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dataset: Annotated[str | None, typer.Option(help="Folder of the collection, where its name finds none.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Read every byte and compare it with its checksum. Exit status 0: all sound, or repaired; 1: damage found."""
-    from ragcun_cache.cache import EmbeddingCache
-    from ragcun_cache.encoder.recheck import check_sample, repair_cache
+    """Read every byte and compare it with its checksum. Exit status 0: all sound, or repaired; 1: damage found.
+
+    Of several caches, one that cannot be repaired or encoded again is named, and the others are checked all the same.
+    """
+    from ragcun_cache.errors import RagcunCacheError
 
     records: list[dict[str, Any]] = []
-    for layout, manifest in find_caches(names):
+    found = find_caches(names)
+    for layout, manifest in found:
         collection = _collection(dataset or manifest.collection)
         damages = _verify(layout, manifest, collection)
         record: dict[str, Any] = {"folder": str(layout.folder), "rows": manifest.rows, "found": list(map(str, damages))}
-        if repair and damages:
-            needs_model = any(damage.shard is not None for damage in damages)
-            frozen = _encoder(layout, manifest, collection, model, device)[1] if needs_model else None
-            record["repaired"] = repair_cache(layout.folder, manifest, damages, collection, frozen)
-            damages = _verify(layout, manifest, collection)
-        left = list(map(str, damages))
-        if re_encode and not damages:
-            sample = check_sample(
-                EmbeddingCache(layout.folder), *_encoder(layout, manifest, collection, model, device), re_encode
-            )
-            record["re_encoded"] = asdict(sample)
-            if sample.min_cosine < min_cosine:
-                left.append(f"{sample.worst_id!r}, encoded again, agrees only at cosine {sample.min_cosine:.6f}")
-        record["left"] = left
+        record["left"] = list(record["found"])
+        try:
+            if repair and damages:
+                needs_model = any(damage.shard is not None for damage in damages)
+                _repair(record, layout, manifest, damages, collection, (model, device) if needs_model else None)
+            if re_encode and not record["left"]:
+                _encode_again(record, layout, manifest, collection, (model, device), re_encode, min_cosine)
+        except RagcunCacheError as error:
+            if len(found) == 1:
+                raise
+            record["left"].append(str(error))
         records.append(record)
         if not as_json:
             _render_verified(record)
@@ -251,8 +255,43 @@ def verify(
         raise typer.Exit(1)
 
 
+def _repair(
+    record: dict[str, Any],
+    layout: CacheLayout,
+    manifest: Manifest,
+    damages: list[Damage],
+    collection: Collection | None,
+    model: tuple[str | None, str] | None,
+) -> None:
+    """Repair the cache by the ``model`` and its device, None where no row is damaged, and note what is left."""
+    from ragcun_cache.encoder.recheck import repair_cache
+
+    frozen = _encoder(layout, manifest, collection, *model)[1] if model else None
+    record["repaired"] = repair_cache(layout.folder, manifest, damages, collection, frozen)
+    record["left"] = list(map(str, _verify(layout, manifest, collection)))
+
+
+def _encode_again(
+    record: dict[str, Any],
+    layout: CacheLayout,
+    manifest: Manifest,
+    collection: Collection | None,
+    model: tuple[str | None, str],
+    rows: int,
+    min_cosine: float,
+) -> None:
+    from ragcun_cache.cache import EmbeddingCache
+    from ragcun_cache.encoder.recheck import check_sample
+
+    sample = check_sample(EmbeddingCache(layout.folder), *_encoder(layout, manifest, collection, *model), rows)
+    record["re_encoded"] = asdict(sample)
+    if sample.min_cosine < min_cosine:
+        record["left"].append(f"{sample.worst_id!r}, encoded again, agrees only at cosine {sample.min_cosine:.6f}")
+
+
 def _render_verified(record: dict[str, Any]) -> None:
-    typer.echo(f"{record['folder']}: {record['rows']:,} rows, {'damaged' if record['left'] else 'sound'}")
+    state = "sound" if not record["left"] else "damaged" if record["found"] else "not as it should be"
+    typer.echo(f"{record['folder']}: {record['rows']:,} rows, {state}")
     for line in record["found"]:
         typer.echo(f"  found: {line}")
     for line in record.get("repaired", []):
@@ -260,7 +299,7 @@ def _render_verified(record: dict[str, Any]) -> None:
     if "re_encoded" in record:
         sample = record["re_encoded"]
         typer.echo(f"  {sample['rows']:,} rows encoded again: cosine at least {sample['min_cosine']:.6f}")
-    if "repaired" in record or "re_encoded" in record:
+    if "repaired" in record or record["left"] != record["found"]:
         for line in record["left"]:
             typer.echo(f"  left: {line}")
 

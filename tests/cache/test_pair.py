@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragcun_cache.cache import CacheLayout, list_caches, open_pair
+from ragcun_cache.cache import CacheLayout, EmbeddingCache, list_caches, open_pair
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
@@ -62,9 +62,32 @@ def test_one_damaged_manifest_does_not_hide_the_other_caches(home: Home, tiny_pa
 
 
 def test_two_prompts_of_one_role_are_not_guessed_between(home: Home, tiny_pair, cache_of) -> None:
-    tiny_pair()
+    plain = tiny_pair()
+    made = {}
+    for role in Role:
+        content = Tiny().content_sha256(role)
+        vectors = np.ones((1, 32), np.float16)
+        folder = cache_of(
+            home.caches, "tiny", role, ["q0"], vectors, content_sha256=content, spec={"prompt": f"{role}: "}
+        )
+        made[role] = EmbeddingCache(folder)
+    with pytest.raises(CacheError, match=r"passage vectors with several prompts[\s\S]*'passage: ' has the fingerprint"):
+        open_pair(home.caches, Tiny())
+    asked = made[Role.QUERY].fingerprint
+    with pytest.raises(CacheError, match=rf"passage vectors with several prompts[\s\S]*--encoder {asked}\+"):
+        open_pair(home.caches, Tiny(), asked)
+    both = open_pair(home.caches, Tiny(), f"{asked[:8]}+{plain.passage.fingerprint[:8]}")
+    assert (both.query.fingerprint, both.passage.fingerprint) == (asked, plain.passage.fingerprint)
+    with pytest.raises(CacheError, match="several prompts"):
+        open_pair(home.caches, Tiny(), plain.encoder)
+    with pytest.raises(CacheError, match="encoder"):
+        open_pair(home.caches, Tiny(), "nothing")
+
+
+def test_one_prompt_too_many_needs_one_fingerprint(home: Home, tiny_pair, cache_of) -> None:
+    plain = tiny_pair()
     content = Tiny().content_sha256(Role.QUERY)
     spec = {"prompt": "search: "}
     cache_of(home.caches, "tiny", Role.QUERY, ["q0"], np.ones((1, 32), np.float16), content_sha256=content, spec=spec)
-    with pytest.raises(CacheError, match=r"several prompts[\s\S]*'search: '"):
-        open_pair(home.caches, Tiny())
+    found = open_pair(home.caches, Tiny(), plain.query.fingerprint)
+    assert (found.query.folder, found.passage.folder) == (plain.query.folder, plain.passage.folder)

@@ -93,6 +93,25 @@ def test_repair_wants_the_model_that_made_the_cache(cached: Path, tmp_path: Path
         run("verify", str(cached), "--repair", "--model", str(other))
 
 
+def test_the_model_is_the_one_that_the_cache_names(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    import shutil
+
+    shutil.copytree(tiny_encoder, home.models / tiny_encoder.name)
+    flip(cached / "vectors-00001.npy")
+    assert run("verify", str(cached), "--repair", "--re-encode", "3").exit_code == 0
+
+
+def test_a_cache_that_cannot_be_encoded_again_does_not_hide_the_others(cached: Path, tiny_encoder: Path) -> None:
+    queries = next(one for one in cached.parent.iterdir() if one.name.startswith("query"))
+    manifest = json.loads((queries / "manifest.json").read_text())
+    done = run("verify", "--re-encode", "3", "--model", str(tiny_encoder), "--dataset", "nowhere", "--json")
+    records = json.loads(done.stdout)
+    assert done.exit_code == 1 and len(records) == 2 and manifest["role"] == "query"
+    assert all("needs the collection" in line for record in records for line in record["left"])
+    shown = run("verify", "--re-encode", "3", "--dataset", "nowhere").stdout
+    assert shown.count("not as it should be") == 2 and shown.count("left: ") == 2
+
+
 def test_rows_encoded_again_are_compared(cached: Path, tiny_encoder: Path) -> None:
     done = run("verify", str(cached), "--re-encode", "9", "--model", str(tiny_encoder), "--json")
     assert done.exit_code == 0
