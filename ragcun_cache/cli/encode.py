@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 def encode(
     dataset: Annotated[
-        list[str], typer.Option(help="Collection: a registry name, `pydocs`, or a folder in BEIR layout. Repeatable.")
+        list[str],
+        typer.Option(
+            help="Collection: a registry name, `pydocs`, or a folder in BEIR layout. Repeat it, or divide by commas."
+        ),
     ],
     pairs: Annotated[
         int | None, typer.Option(help="Encode only a sample of this many train pairs, and dev pairs beside them.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", "--pairs-seed", min=0, help="Seed of the sample.")] = 0,
     model: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, by name or folder. Default: all-mpnet-base-v2.")
     ] = None,
@@ -57,7 +60,7 @@ def encode(
         str | None, typer.Option(help="i/n: encode only this part of the shards; `caches merge` joins the parts.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Encode 500 rows to find out what all would cost; write nothing.")
+        bool, typer.Option("--dry-run", help="Encode 500 rows to find out what all would cost; cache nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
@@ -65,6 +68,7 @@ def encode(
     from ragcun_cache.cache.part import Part
     from ragcun_cache.cli.arguments import validated
     from ragcun_cache.collections import find_collection, sample_pairs
+    from ragcun_cache.collections.registry import each_name
     from ragcun_cache.encoder import EncodeConfig, EngineConfig, encode_collection
     from ragcun_cache.encoder.probe import estimate_encode
     from ragcun_cache.errors import ConfigError
@@ -91,9 +95,13 @@ def encode(
         raise ConfigError(
             "--dry-run measures one process on this machine", fix="leave out --engine, --workers, --threads"
         )
+    if device not in ("auto", "cpu"):
+        from ragcun_cache.device import resolve_device
+
+        resolve_device(device)  # Refused before anything is downloaded.
     home = Home.default()
     records: list[dict[str, Any]] = []
-    for name in dataset:
+    for name in each_name(dataset):
         collection = find_collection(name, home)
         if pairs is not None:
             collection = sample_pairs(collection, pairs, seed, home)

@@ -71,14 +71,13 @@ def evaluate(
 def _subjects(datasets: list[str], split: str | None, encoder: str | None, index: str, home: Home) -> list[Subject]:
     from ragcun_cache.cache import open_pair
     from ragcun_cache.collections.locate import find_collection
-    from ragcun_cache.collections.registry import members
+    from ragcun_cache.collections.registry import each_name
     from ragcun_cache.evaluation.config import EvalConfig
     from ragcun_cache.evaluation.subject import Subject
 
     config = EvalConfig(split=split, index=index)
-    names = dict.fromkeys(member for given in datasets for name in given.split(",") for member in members(name.strip()))
     subjects = []
-    for name in names:
+    for name in each_name(datasets):
         collection = find_collection(name, home, download=False)
         subject = Subject.of(collection, open_pair(home.caches, collection, encoder), config)
         # Read now, so that a split that does not exist is known before anything is computed.

@@ -44,6 +44,7 @@ def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, 
         EvaluationError: there is none, or none of a collection that is named.
 
     """
+    from ragcun_cache.collections.registry import each_name
     from ragcun_cache.errors import EvaluationError, unknown_choice
     from ragcun_cache.evaluation.store import ResultStore
 
@@ -54,7 +55,7 @@ def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, 
             "there are no results yet", where=store.root, fix="ragcun-cache eval --dataset COLLECTION"
         )
     if dataset:
-        names = {name.strip() for given in dataset for name in given.split(",")}
+        names = set(each_name(dataset))
         known = {result.setting.collection for result in results}
         if unknown := sorted(names - known):
             raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)

@@ -7,7 +7,9 @@ https://ir-datasets.com/beir.html counts them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragcun_cache.errors import CollectionError
 
@@ -124,6 +126,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 def members(name: str) -> tuple[str, ...]:
     """Return the collections that a name stands for: those of the group, or the name itself."""
     return GROUPS.get(name, (name,))
+
+
+def each_name(given: Iterable[str]) -> list[str]:
+    """Return every collection that names, which commas may divide, stand for: each once, in that order."""
+    names = (name.strip() for one in given for name in ([one] if Path(one).is_dir() else one.split(",")))
+    return list(dict.fromkeys(member for name in names if name for member in members(name)))
 
 
 def archive_of(name: str) -> Archive:

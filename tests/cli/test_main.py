@@ -54,6 +54,7 @@ def test_a_finished_cache_is_known_without_torch(home: Home, tiny_collection, ti
     ("arguments", "named"),
     [
         (("encode", "--dataset", "no-such-set"), ("no-such-set", "scifact", "pydocs")),
+        (("encode", "--dataset", "pydocs", "--device", "tpu"), ("tpu", "auto", "cpu")),
         (("encode", "--dataset", "pydocs", "--precision", "fp8"), ("--precision", "fp32", "bf16", "fp8")),
         (("train-head", "--arch", "lejepo", "--dataset", "pydocs"), ("lejepo", "lejepa", "identity")),
         (("train-head", "--arch", "lejepa", "--dataset", "no-such-set"), ("no-such-set", "scifact")),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ragcun_cache.collections import REGISTRY, collections_on_disk, find_collection, locate, members
-from ragcun_cache.collections.registry import Archive
+from ragcun_cache.collections.registry import Archive, each_name
 from ragcun_cache.errors import CollectionError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
@@ -192,3 +192,11 @@ def test_published_sizes_are_those_of_the_real_files(real_data: Callable[[str], 
         with collection.path(Role.PASSAGE).open("rb") as lines:
             assert sum(1 for _ in lines) == REGISTRY[name].passages
         assert len(collection.qrels("test")) == REGISTRY[name].test_queries
+
+
+def test_names_may_be_divided_by_commas_and_stand_for_groups(tmp_path: Path) -> None:
+    assert each_name(["scifact, nfcorpus", "scifact"]) == ["scifact", "nfcorpus"]
+    assert each_name(["cqadupstack"])[0] == "cqadupstack/android" and len(each_name(["cqadupstack"])) == 12
+    folder = tmp_path / "one,two"
+    folder.mkdir()
+    assert each_name([str(folder)]) == [str(folder)]
