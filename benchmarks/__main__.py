@@ -25,6 +25,7 @@ NAMES = (
     "eval",
     "eval_scale",
     "full_softmax",
+    "mined_negatives",
     "train",
     "train_scale",
     "train_step",
