@@ -10,10 +10,12 @@ import typer
 from ragcun_cache.errors import HeadError, unknown_choice
 
 if TYPE_CHECKING:
+    from ragcun_cache.cache import Manifest
     from ragcun_cache.heads.card import Score
     from ragcun_cache.heads.export import BaseModel
     from ragcun_cache.heads.store import HeadRecord
     from ragcun_cache.home import Home
+    from ragcun_cache.role import Role
 
 _FORMATS = ("sentence-transformers",)
 
@@ -93,7 +95,7 @@ def export(
     """Write a head with its encoder as a model for SentenceTransformer(folder), which needs nothing of ragcun-cache."""
     from ragcun_cache.evaluation.candidates import named_heads
     from ragcun_cache.heads.card import model_card
-    from ragcun_cache.heads.export import export_sentence_transformers
+    from ragcun_cache.heads.export import export_sentence_transformers, maps_roles_apart
     from ragcun_cache.heads.store import load_head
     from ragcun_cache.home import Home
 
@@ -106,7 +108,8 @@ def export(
         raise HeadError(f"{name} stands for several heads", expected="the name of one", found=found)
     saved = load_head(records[0].folder)
     base_name, base = _base_model(saved, model, home)
-    card = model_card(saved, base_name, out, _scores(saved, home))
+    two_ways = maps_roles_apart(saved.head)
+    card = model_card(saved, base_name, out, _scores(saved, home), two_ways=two_ways)
     export_sentence_transformers(saved, base, card, out)
     typer.echo(f"{out}: SentenceTransformer({str(out)!r}) loads it")
 
@@ -124,17 +127,19 @@ def _base_model(record: HeadRecord, model: str | None, home: Home) -> tuple[str,
     from ragcun_cache.encoder.spec import EncoderSpec
     from ragcun_cache.encoder.weights import find_weights
     from ragcun_cache.heads.export import BaseModel
+    from ragcun_cache.role import Role
 
     encoder = record.provenance.get("encoder")
-    specs = {found.role: found.spec for _, found in list_caches(home.caches) if found.encoder == encoder}
-    if not specs or any(spec.get("backend") == "imported" for spec in specs.values()):
+    specs = _specs(record, [found for _, found in list_caches(home.caches) if found.encoder == encoder])
+    if len(specs) < len(Role) or any(spec.get("backend") == "imported" for spec in specs.values()):
         raise HeadError(
             f"the encoder of {record.name} is not known here",
             where=home.caches,
-            expected=f"a cache that encoder {encoder} made",
+            expected=f"the caches that encoder {encoder} made for it",
             found="imported vectors" if specs else "none",
         )
-    weights = find_weights(model or str(next(iter(specs.values()))["model_id"]), home)
+    model_id = str(next(iter(specs.values()))["model_id"])
+    weights = find_weights(model or model_id, home, model_id)
     for role, spec in specs.items():
         settled = {name: spec[name] for name in ("backend", "precision", "storage_dtype", "max_seq_length")}
         prompt = {"query_prompt" if role == "query" else "passage_prompt": spec["prompt"]}
@@ -149,6 +154,28 @@ def _base_model(record: HeadRecord, model: str | None, home: Home) -> tuple[str,
     length = int(next(iter(specs.values()))["max_seq_length"])
     prompts = {role: str(spec["prompt"]) for role, spec in specs.items()}
     return weights.model_id, BaseModel(weights.folder, length, prompts)
+
+
+def _specs(record: HeadRecord, caches: list[Manifest]) -> dict[Role, dict[str, Any]]:
+    """Return the specs of the caches that the head was trained on, of all of its encoder where it does not say so.
+
+    Raises:
+        HeadError: it does not say so, and they differ in their prompts.
+
+    """
+    own = record.provenance.get("caches") or {}
+    fingerprints = {role: one["fingerprint"] for role, one in own.items() if isinstance(one, dict)}
+    specs: dict[Role, dict[str, Any]] = {}
+    for found in caches:
+        if found.fingerprint != fingerprints.get(found.role, found.fingerprint):
+            continue
+        if found.spec != specs.setdefault(found.role, found.spec):
+            raise HeadError(
+                f"the {found.role} prompt that {record.name} was trained with is not known",
+                expected="caches with one prompt, as the head does not say which it was trained on",
+                found=" and ".join(repr(one.get("prompt")) for one in (specs[found.role], found.spec)),
+            )
+    return specs
 
 
 def _scores(record: HeadRecord, home: Home) -> list[Score]:

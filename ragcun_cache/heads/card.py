@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ragcun_cache.heads.config import ADAPTER, Side
+from ragcun_cache.heads.config import ADAPTER
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.similarity import Similarity
 
@@ -50,10 +50,12 @@ embeddings = HuggingFaceEmbeddings(
 In LlamaIndex, wrap that, `LangchainEmbedding(embeddings)` of `llama_index.embeddings.langchain`{plain}."""
 
 
-def model_card(record: HeadRecord, base_model: str, folder: Path, scores: Sequence[Score]) -> str:
-    """Return README.md of the exported model, as the Hugging Face hub reads it."""
+def model_card(record: HeadRecord, base_model: str, folder: Path, scores: Sequence[Score], *, two_ways: bool) -> str:
+    """Return README.md of the exported model, as the Hugging Face hub reads it.
+
+    ``two_ways`` says whether queries and passages go through different layers.
+    """
     config = record.config
-    two_ways = config.arch == ADAPTER and config.adapter is not None and config.adapter.side == Side.QUERY
     head = {
         "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "ragcun-cache"],
         "library_name": "sentence-transformers",
@@ -70,12 +72,18 @@ def model_card(record: HeadRecord, base_model: str, folder: Path, scores: Sequen
         f"`{base_model}`, frozen, with {kind} behind it that ragcun-cache trained on cached vectors. Vectors have "
         f"{config.out_dim} dimensions and are compared by {similarity}. "
     )
-    about += (
-        "Only queries go through the adapter: passages have the vectors of the base model, so an index of those can be "
-        "used as it is."
-        if two_ways
-        else "Queries and passages go through the same layers."
-    )
+    if not two_ways:
+        about += "Queries and passages go through the same layers."
+    elif config.arch == ADAPTER:
+        about += (
+            "Only queries go through the adapter: passages have the vectors of the base model, so an index of those "
+            "can be used as it is."
+        )
+    else:
+        about += (
+            "Queries and passages go through layers of their own: use `encode_query` and `encode_document`, as a plain "
+            "`encode` takes every text for a passage."
+        )
     plain = "" if two_ways else "; its own `HuggingFaceEmbedding` does as well"
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",

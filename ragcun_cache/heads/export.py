@@ -62,11 +62,14 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
     with quiet_transformers():
         encoder = SentenceTransformer(str(base.folder), device="cpu", local_files_only=True)
     encoder.max_seq_length = base.max_seq_length
-    modules: list[nn.Module] = [module for module in encoder.float() if not isinstance(module, Normalize)]
+    modules: list[nn.Module] = list(encoder.float())
+    # As the cache has it: what follows a Normalize in the encoder takes unit vectors, and only a last one is left out.
+    if isinstance(modules[-1], Normalize):
+        modules.pop()
     if head.config.input == Input.UNIT:
         modules.append(Normalize())
     last = [Normalize()] if head.similarity == Similarity.COSINE else []
-    if _same(by_role[Role.QUERY], by_role[Role.PASSAGE]):
+    if _same(by_role):
         modules += [*by_role[Role.QUERY], *last]
     else:
         # A route must hold something; a second Normalize changes nothing.
@@ -92,7 +95,13 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _same(one: list[Any], other: list[Any]) -> bool:
+def maps_roles_apart(head: Head) -> bool:
+    """Return whether queries and passages go through different layers of the exported model. Raises HeadError."""
+    return not _same({role: _dense_modules(head, role) for role in Role})
+
+
+def _same(by_role: Mapping[Role, list[Any]]) -> bool:
+    one, other = by_role[Role.QUERY], by_role[Role.PASSAGE]
     return len(one) == len(other) and all(
         (a.linear.weight == b.linear.weight).all() and (a.linear.bias == b.linear.bias).all()
         for a, b in zip(one, other, strict=True)

@@ -15,8 +15,9 @@ from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.errors import HeadError
 from ragcun_cache.heads import SavedHead, apply_head, list_heads, load_head
+from ragcun_cache.heads.card import model_card
 from ragcun_cache.heads.config import ADAPTER, AdapterMap, AdapterShape, Arch, HeadConfig, Init, Input, InputScale, Side
-from ragcun_cache.heads.export import BaseModel, export_sentence_transformers
+from ragcun_cache.heads.export import BaseModel, export_sentence_transformers, maps_roles_apart
 from ragcun_cache.heads.registry import build_head
 from ragcun_cache.heads.store import save_head
 from ragcun_cache.home import Home
@@ -31,6 +32,7 @@ CONFIGS = {
     "lejepa": {"arch": Arch.LEJEPA, "init": Init.IDENTITY, "input_scale": InputScale.SQRT_DIM, "ema": 0.9},
     "lejepa random": {"arch": Arch.LEJEPA, "out_dim": 12, "similarity": Similarity.L2, "ema": 0.9},
     "dot": {"arch": Arch.ISOTROPY, "init": Init.IDENTITY, "similarity": Similarity.DOT},
+    "asymmetric": {"arch": Arch.ASYMMETRIC, "out_dim": 12},
     "pooled": {"arch": Arch.UNTRAINED, "input": Input.POOLED, "similarity": Similarity.L2},
     **{
         f"{kind} {side}": {
@@ -150,6 +152,11 @@ def test_layers_of_the_encoder_and_of_the_head_are_not_mistaken_for_each_other(
     export_sentence_transformers(saved, BaseModel(encoder, 16, {}), "card", model)
     layers = [layer for layer in SentenceTransformer(str(model), device="cpu") if isinstance(layer, Dense)]
     assert [type(layer.activation_function).__name__ for layer in layers] == ["Tanh", "GELU", "Identity"]
+    # The encoder's Dense takes unit vectors, as it does where the cache is filled.
+    pooled = SentenceTransformer(str(encoder), device="cpu").encode(TEXTS)
+    norms = np.linalg.norm(pooled, axis=1)
+    expected = apply_head(saved.head, pooled / norms[:, None], Role.QUERY, norms_n=norms)
+    np.testing.assert_allclose(SentenceTransformer(str(model), device="cpu").encode_query(TEXTS), expected, atol=1e-5)
 
 
 def test_the_encoder_that_is_given_stays_as_it_is(tmp_path: Path, tiny_encoder: Path) -> None:
@@ -168,6 +175,18 @@ def test_a_head_of_ones_own_is_refused_by_name(tmp_path: Path, tiny_encoder: Pat
     with pytest.raises(HeadError, match="cannot be written as modules"):
         export_sentence_transformers(saved, BaseModel(tiny_encoder, 16, {}), "card", tmp_path / "model")
     assert not list(tmp_path.glob("*model*"))
+
+
+def test_the_card_says_which_texts_go_where(tmp_path: Path) -> None:
+    for name, apart, said in (
+        ("lejepa", False, "the same layers"),
+        ("asymmetric", True, "layers of their own"),
+        ("linear query", True, "Only queries go through the adapter"),
+        ("linear both", False, "the same layers"),
+    ):
+        saved = saved_head(tmp_path / name, **CONFIGS[name])
+        assert maps_roles_apart(saved.head) == apart
+        assert said in model_card(saved, "base", tmp_path / "model", [], two_ways=apart)
 
 
 def test_the_command_finds_the_encoder_and_writes_a_card(
@@ -201,6 +220,20 @@ def test_the_command_finds_the_encoder_and_writes_a_card(
     expected = apply_head(load_head(record.folder).head, units, Role.QUERY)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(SentenceTransformer(str(out), device="cpu").encode_query(texts), expected, atol=1e-5)
+
+    assert "the same layers" in card
+
+    # Another collection of the same encoder with another prompt is not what the head was trained on.
+    tiny_collection("other", seed=1)
+    asked = config.model_copy(update={"query_prompt": "ask: "})
+    encode_collection(find_collection("other", home), home, asked)
+    again = tmp_path / "again"
+    assert run(app, [*command[:4], str(again), *command[5:]]).exit_code == 0
+    assert json.loads((again / "config_sentence_transformers.json").read_text())["prompts"]["query"] == ""
+    about = json.loads((record.folder / "head.json").read_text())
+    (record.folder / "head.json").write_text(json.dumps({**about, "caches": {"collection": "tiny"}}))
+    unknown = run(app, [*command[:4], str(tmp_path / "unknown"), *command[5:]])
+    assert isinstance(unknown.exception, HeadError) and "'ask: '" in str(unknown.exception)
 
     assert isinstance(run(app, command).exception, HeadError)
     wrong = run(app, [*command[:3], "--out", str(tmp_path / "other"), "--to", "onnx"])
