@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +98,9 @@ def simulate(
     """
     if not rows:
         return Simulation(0.0, 0, 0.0)
-    sizes = np.array([(len(b.rows), b.length) for b in _batches(n_tokens, shard_rows, batch_tokens, limit)], np.int64)
-    scale = rows / len(n_tokens)
+    batches = planned_batches(n_tokens, rows, shard_rows, batch_tokens, limit)
+    sizes = np.array([(len(batch.rows), batch.length) for batch in batches], np.int64)
+    scale = rows / sizes[:, 0].sum()
     tokens = n_tokens.astype(np.float64)
     unseen = max(1.0 - len(tokens) / rows, 0.0)
     error = 2 * float(tokens.std() / tokens.mean()) * np.sqrt(unseen / len(tokens))
@@ -109,7 +111,24 @@ def simulate(
     )
 
 
-def _batches(n_tokens: NDArray[np.int32], shard_rows: int, batch_tokens: int, limit: int) -> Iterator[Batch]:
-    """Yield the batches that an encode of these rows would make, shard by shard."""
-    for start in range(0, len(n_tokens), shard_rows):
-        yield from plan_batches(n_tokens[start : start + shard_rows].tolist(), batch_tokens, limit)
+def planned_batches(
+    n_tokens: NDArray[np.int32], rows: int, shard_rows: int, batch_tokens: int, limit: int
+) -> list[Batch]:
+    """Return the batches that an encode of ``rows`` rows makes, or at least a shard of it, the longest first.
+
+    The rows of the sample are taken again and again where a shard has more: with fewer, its batches would not be full.
+    """
+    tiled_n = np.resize(n_tokens, min(rows, max(len(n_tokens), shard_rows)))
+    batches = [
+        Batch([(start + row) % len(n_tokens) for row in batch.rows], batch.length)
+        for start in range(0, len(tiled_n), shard_rows)
+        for batch in plan_batches(tiled_n[start : start + shard_rows].tolist(), batch_tokens, limit)
+    ]
+    return sorted(batches, key=lambda batch: batch.length, reverse=True)
+
+
+def drawn_batches(batches: Sequence[Batch], rows: float, least: float) -> list[Batch]:
+    """Return some of the batches, evenly over all lengths: of about ``rows`` rows, but at least ``least`` batches."""
+    wanted = len(batches) * rows / sum(len(batch.rows) for batch in batches)
+    count = min(len(batches), math.ceil(max(wanted, least, 1)))
+    return [batches[int((place + 0.5) * len(batches) / count)] for place in range(count)]

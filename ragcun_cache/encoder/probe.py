@@ -1,4 +1,4 @@
-"""What an encode would cost: a few rows are encoded, more are tokenised, all are counted, nothing is written."""
+"""What an encode would cost: a few rows are encoded, more are tokenised, all are counted, nothing is cached."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from ragcun_cache.cache import CacheLayout, EmbeddingCache
 from ragcun_cache.cache.part import Part
 from ragcun_cache.cache.reuse import VectorPool
 from ragcun_cache.collections import Collection
-from ragcun_cache.encoder.backend import Backend
-from ragcun_cache.encoder.batches import Batch, plan_batches
+from ragcun_cache.encoder.backend import Backend, OutOfMemory
+from ragcun_cache.encoder.batches import Batch
 from ragcun_cache.encoder.blocks import Block, text_blocks
 from ragcun_cache.encoder.config import EncodeConfig
-from ragcun_cache.encoder.cost import CostModel, TimedBatch, simulate
+from ragcun_cache.encoder.cost import CostModel, TimedBatch, drawn_batches, planned_batches, simulate
+from ragcun_cache.encoder.engines.choose import default_workers
 from ragcun_cache.encoder.forward import tokenise_pieces
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.pipeline import as_cached, finished_cache, usual_shard_rows
 from ragcun_cache.encoder.tokens import PackedTokens
 from ragcun_cache.encoder.weights import find_weights
+from ragcun_cache.errors import EncoderError
 from ragcun_cache.home import Home
 from ragcun_cache.progress import progress
 from ragcun_cache.role import Role
 
 PROBE_ROWS = 500
+# A GPU's batches are so large that few have as many rows.
+_LEAST_BATCHES = 24
 _SAMPLE_ROWS = 20_000
 _PROBE_SECONDS = 120.0
 # Of what is stored of a row besides its vector and its id: mostly the hash of its text.
@@ -112,10 +116,11 @@ class _Work:
 
 
 def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, part: Part | None = None) -> Estimate:
-    """Encode a sample of the rows that an encode would encode, write nothing, and say what all of them would cost.
+    """Run some of the batches that an encode would run, cache nothing, and say what all of them would cost.
 
-    The sample is drawn over the whole collection with a fixed seed. More rows are tokenised than encoded: what a row
-    costs depends on its length, and lengths are cheap to know.
+    Rows are drawn over the whole collection with a fixed seed. More are tokenised than encoded: what a row costs depends
+    on its length, and lengths are cheap to know. Where an encode would run a process on each of several GPUs, one is
+    timed. A model that was never converted for OpenVINO is, and stays so, but that time is not counted.
 
     Raises:
         CollectionError, EncoderError, CacheError, ConfigError: as the encode itself would.
@@ -131,22 +136,22 @@ def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, pa
     timed: list[TimedBatch] = []
     padded, dim = 0, max(work.dim for work in works)
     if sampled:
-        loading = time.perf_counter()
-        backend = model.backend
+        backend, load_seconds = _load(model, home)
         dim = backend.dim
-        load_seconds = time.perf_counter() - loading
         tokenising = time.perf_counter()
         tokens = [PackedTokens.of(tokenise_pieces(work.sample, backend)) for work in works]
         tokenise_seconds = (time.perf_counter() - tokenising) * to_encode / sampled
         limit = model.spec(Role.PASSAGE).max_seq_length
-        timed = _time_batches(backend, [work.to_encode / to_encode for work in works], tokens, limit, collection.name)
+        timed = _time_batches(backend, works, tokens, limit, collection.name)
         cost = CostModel.fit(timed)
         simulated = [
             simulate(cost, one.n_tokens, work.to_encode, work.shard_rows, backend.batch_tokens, limit)
             for work, one in zip(works, tokens, strict=True)
         ]
         forward_seconds, padded = sum(one.seconds for one in simulated), sum(one.padded_tokens for one in simulated)
-        error = cost.error + sum(one.error * one.seconds for one in simulated) / forward_seconds
+        forward_seconds /= default_workers(config.device)
+        shares = [one.seconds for one in simulated]
+        error = cost.error + float(np.average([one.error for one in simulated], weights=shares))
     around = read_seconds + tokenise_seconds
     # The forward pass keeps every core of a CPU busy, so what overlaps with it is not for nothing there.
     on_cpu = model.config.device == "cpu"
@@ -165,6 +170,17 @@ def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, pa
         probed_rows=sum(one.rows for one in timed),
         probe_seconds=time.perf_counter() - started,
     )
+
+
+def _load(model: FrozenModel, home: Home) -> tuple[Backend, float]:
+    """Return the loaded model, and the seconds that loading it takes once it has been converted."""
+    before = set(home.graphs.glob("*"))
+    started = time.perf_counter()
+    backend = model.backend
+    if set(home.graphs.glob("*")) != before:
+        started = time.perf_counter()
+        backend = FrozenModel(model.weights, model.config).backend
+    return backend, time.perf_counter() - started
 
 
 def _count(collection: Collection, role: Role, home: Home, model: FrozenModel, part: Part | None) -> _Work:
@@ -224,32 +240,44 @@ class _Draw:
 
 
 def _time_batches(
-    backend: Backend, shares: Sequence[float], tokens: Sequence[PackedTokens], limit: int, name: str
+    backend: Backend, works: Sequence[_Work], tokens: Sequence[PackedTokens], limit: int, name: str
 ) -> list[TimedBatch]:
-    """Time the batches of the probe's rows, each role's by itself as in an encode, in random order.
+    """Time some of the batches that the encode will make, each role's by itself, in random order.
 
     The longest, the shortest and one between are run before: what happens only at first does not count. On a slow
-    machine the probe ends when its time is up.
+    machine the probe ends when its time is up. If a batch does not fit in memory, all are planned again for half of it.
     """
-    work: list[tuple[PackedTokens, Batch]] = []
-    for share, one in zip(shares, tokens, strict=True):
-        rows = one.n_tokens[: max(round(PROBE_ROWS * share), 1)]
-        work += [(one, batch) for batch in plan_batches(rows.tolist(), backend.batch_tokens, limit)]
-    for one, batch in (work[0], work[len(work) // 2], work[-1]):
-        backend.embed([one.row(row) for row in batch.rows], batch.length)
-    order = np.random.default_rng(0).permutation(len(work)).tolist()
+    to_encode = sum(work.to_encode for work in works)
+    drawn: list[tuple[PackedTokens, Batch]] = []
+    for work, one in zip(works, tokens, strict=True):
+        if work.to_encode:
+            share = work.to_encode / to_encode
+            batches = planned_batches(one.n_tokens, work.to_encode, work.shard_rows, backend.batch_tokens, limit)
+            drawn += [(one, batch) for batch in drawn_batches(batches, PROBE_ROWS * share, _LEAST_BATCHES * share)]
     timed: list[TimedBatch] = []
-    deadline = time.perf_counter() + _PROBE_SECONDS
-    with progress(f"probe {name}", "rows", sum(len(batch.rows) for _, batch in work)) as advance:
-        for at in order:
-            one, batch = work[at]
-            input_ids = [one.row(row) for row in batch.rows]
-            started = time.perf_counter()
-            backend.embed(input_ids, batch.length)
-            timed.append(TimedBatch(len(batch.rows), batch.length, time.perf_counter() - started))
-            advance(len(batch.rows))
-            if time.perf_counter() > deadline:
-                break
+    order = np.random.default_rng(0).permutation(len(drawn)).tolist()
+    try:
+        for one, batch in (drawn[0], drawn[len(drawn) // 2], drawn[-1]):
+            backend.embed([one.row(row) for row in batch.rows], batch.length)
+        deadline = time.perf_counter() + _PROBE_SECONDS
+        with progress(f"probe {name}", "rows", sum(len(batch.rows) for _, batch in drawn)) as advance:
+            for at in order:
+                one, batch = drawn[at]
+                input_ids = [one.row(row) for row in batch.rows]
+                started = time.perf_counter()
+                backend.embed(input_ids, batch.length)
+                timed.append(TimedBatch(len(batch.rows), batch.length, time.perf_counter() - started))
+                advance(len(batch.rows))
+                if time.perf_counter() > deadline:
+                    break
+    except OutOfMemory:
+        if max(len(batch.rows) for _, batch in drawn) == 1:
+            raise EncoderError(
+                "one text does not fit in the device's memory",
+                fix="encode on another device, or with a smaller --max-seq-length",
+            ) from None
+        backend.batch_tokens //= 2
+        return _time_batches(backend, works, tokens, limit, name)
     return timed
 
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from ragcun_cache.cache.part import Part
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, encode_collection
-from ragcun_cache.encoder.batches import plan_batches
-from ragcun_cache.encoder.cost import CostModel, TimedBatch, simulate
+from ragcun_cache.encoder.backend import OutOfMemory
+from ragcun_cache.encoder.batches import Batch, plan_batches
+from ragcun_cache.encoder.cost import CostModel, TimedBatch, drawn_batches, planned_batches, simulate
 from ragcun_cache.encoder.probe import estimate_encode
+from ragcun_cache.errors import EncoderError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -25,15 +27,19 @@ def seconds_of(rows: int, length: int) -> float:
     return 0.02 + rows * length * (5e-4 + 3e-7 * length)
 
 
-def timed(n_tokens: list[int], noise: float = 0.0, slower: float = 0.0) -> list[TimedBatch]:
+def timed(batches: list[Batch], noise: float = 0.0, slower: float = 0.0) -> list[TimedBatch]:
     random = np.random.default_rng(0)
-    batches = plan_batches(n_tokens, BUDGET, LIMIT)
     order = random.permutation(len(batches)).tolist()
     drift = np.linspace(1.0, 1.0 + slower, len(batches))
     return [
         TimedBatch(len(one.rows), one.length, seconds_of(len(one.rows), one.length) * (1 + noise * random.normal()) * d)
         for one, d in zip((batches[at] for at in order), drift.tolist(), strict=True)
     ]
+
+
+def probed(rows: np.ndarray, shard_rows: int, budget: int = BUDGET) -> list[Batch]:
+    """The batches that a probe of these rows, of which it tokenises 20,000, runs."""
+    return drawn_batches(planned_batches(rows[:20_000], len(rows), shard_rows, budget, LIMIT), 500, 24)
 
 
 def lengths(rows: int, seed: int) -> np.ndarray:
@@ -43,7 +49,7 @@ def lengths(rows: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("shard_rows", [512, 16_384])
 def test_the_cost_of_many_rows_is_known_from_a_few(shard_rows: int) -> None:
     rows = lengths(40_000, 1)
-    cost = CostModel.fit(timed(rows[:500].tolist(), noise=0.1))
+    cost = CostModel.fit(timed(probed(rows, shard_rows), noise=0.1))
     found = simulate(cost, rows[:20_000], len(rows), shard_rows, BUDGET, LIMIT)
     batches = [
         (len(one.rows), one.length)
@@ -56,9 +62,53 @@ def test_the_cost_of_many_rows_is_known_from_a_few(shard_rows: int) -> None:
     assert 0 < found.error < 0.05
 
 
+@pytest.mark.parametrize("tokens_per_second", [1e5, 4e5])
+@pytest.mark.parametrize("mean", [4.2, 5.5])
+def test_a_gpu_that_is_only_fast_when_it_is_full_is_not_judged_by_small_batches(
+    tokens_per_second: float, mean: float
+) -> None:
+    rows = np.clip(np.random.default_rng(3).lognormal(mean, 0.5, 200_000), 3, LIMIT).astype(np.int32)
+    budget, shard_rows = 65_536, 65_536
+
+    def seconds(batch: Batch) -> float:
+        return max(0.01, len(batch.rows) * batch.length / tokens_per_second)
+
+    batches = [TimedBatch(len(one.rows), one.length, seconds(one)) for one in probed(rows, shard_rows, budget)]
+    found = simulate(CostModel.fit(batches), rows[:20_000], len(rows), shard_rows, budget, LIMIT)
+    true = sum(
+        seconds(batch)
+        for start in range(0, len(rows), shard_rows)
+        for batch in plan_batches(rows[start : start + shard_rows].tolist(), budget, LIMIT)
+    )
+    assert abs(found.seconds - true) < 0.1 * true
+
+
+def test_a_batch_too_large_for_the_device_is_halved(
+    home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragcun_cache.encoder.torch_backend import TorchBackend
+
+    tiny_collection()
+    most, embed, sizes = [40], TorchBackend.embed, []
+
+    def small(self: TorchBackend, input_ids: list[list[int]], length: int):  # type: ignore[no-untyped-def]
+        if len(input_ids) * length > most[0]:
+            raise OutOfMemory
+        sizes.append(len(input_ids))
+        return embed(self, input_ids, length)
+
+    monkeypatch.setattr(TorchBackend, "embed", small)
+    config = EncodeConfig(model=str(tiny_encoder), backend="torch", device="cpu")
+    assert estimate_encode(find_collection("tiny", home), home, config).probed_rows > 0
+    assert max(sizes) > 1
+    most[0] = 1
+    with pytest.raises(EncoderError, match="one text does not fit"):
+        estimate_encode(find_collection("tiny", home), home, config)
+
+
 def test_a_machine_that_slows_down_widens_the_error_bar() -> None:
-    rows = lengths(500, 2).tolist()
-    steady, slowing = CostModel.fit(timed(rows, noise=0.02)), CostModel.fit(timed(rows, noise=0.02, slower=1.0))
+    batches = probed(lengths(500, 2), 512)
+    steady, slowing = CostModel.fit(timed(batches, noise=0.02)), CostModel.fit(timed(batches, noise=0.02, slower=1.0))
     assert slowing.error > 2 * steady.error
 
 

@@ -12,6 +12,13 @@ from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.home import Home
 
 
+def default_workers(device: str) -> int:
+    """Return how many processes run the model where nobody says: one, or one a GPU if the device is left open."""
+    import torch
+
+    return max(torch.cuda.device_count(), 1) if device == "auto" else 1
+
+
 def open_engine(settings: EngineConfig, weights: Weights, config: EncodeConfig, home: Home) -> Engine:
     """Return the engine, the settings of its model settled, the model itself not loaded yet.
 
@@ -29,8 +36,8 @@ def open_engine(settings: EngineConfig, weights: Weights, config: EncodeConfig, 
 
     model = FrozenModel(weights, config)
     gpus = torch.cuda.device_count()
-    every_gpu = config.device == "auto" and gpus > 1
-    workers = settings.workers or (gpus if every_gpu else 1)
+    every_gpu = default_workers(config.device) > 1
+    workers = settings.workers or default_workers(config.device)
     if workers == 1 and settings.threads is None:
         return LocalEngine(model)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
