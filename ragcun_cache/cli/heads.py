@@ -1,4 +1,4 @@
-"""``ragcun-cache heads``: what heads there are."""
+"""``ragcun-cache heads``: listing, showing, exporting and removing heads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("sentence-transformers",)
 
-app = typer.Typer(no_args_is_help=True, help="Trained heads: list them, look at one, export one.")
+app = typer.Typer(no_args_is_help=True, help="Trained heads: list them, look at one, export one, remove some.")
 
 
 @app.command("ls")
@@ -83,6 +83,40 @@ def info(name: Annotated[str, typer.Argument(help="name of a head")]) -> None:
         "epochs_table": polars.read_parquet(folder / METRICS_NAME).to_dicts(),
     }
     typer.echo(json.dumps(content, indent=2))
+
+
+@app.command("rm")
+def remove(
+    names: Annotated[list[str], typer.Argument(help="names of heads, or patterns such as '*lejepa*'")],
+    delete: Annotated[bool, typer.Option("--delete", help="really remove; else only say what would go")] = False,
+) -> None:
+    """Remove heads, and their results from the leaderboard."""
+    import shutil
+
+    from filelock import FileLock, Timeout
+
+    from ragcun_cache.evaluation.candidates import named_heads
+    from ragcun_cache.evaluation.store import ResultStore
+    from ragcun_cache.home import Home
+
+    home = Home.default()
+    store = ResultStore(home.results)
+    results = store.all()
+    for record in named_heads(names, home.heads):
+        if record.folder.parent.resolve() != home.heads.resolve():
+            raise HeadError("only heads of one's own home are removed", where=record.folder, expected=home.heads)
+        own = [one for one in results if (one.system.name, one.system.sha256) == (record.name, record.sha256)]
+        if delete:
+            try:
+                with FileLock(record.folder.with_name(f".{record.name}.lock"), timeout=0):
+                    for result in own:
+                        store.remove(result)
+                    shutil.rmtree(record.folder)
+            except Timeout:
+                raise HeadError("the head is being trained", where=record.folder, fix="wait, or stop it") from None
+        typer.echo(f"{'removed' if delete else 'would go'}: {record.name} and {len(own)} of its results")
+    if not delete:
+        typer.echo("nothing was removed; --delete removes it")
 
 
 @app.command()

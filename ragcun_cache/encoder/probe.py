@@ -118,9 +118,9 @@ class _Work:
 def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, part: Part | None = None) -> Estimate:
     """Run some of the batches that an encode would run, cache nothing, and say what all of them would cost.
 
-    Rows are drawn over the whole collection with a fixed seed. More are tokenised than encoded: what a row costs depends
-    on its length, and lengths are cheap to know. Where an encode would run a process on each of several GPUs, one is
-    timed. A model that was never converted for OpenVINO is, and stays so, but that time is not counted.
+    Rows are drawn over the whole collection with a fixed seed. More are tokenised than encoded: what a row costs
+    depends on its length, and lengths are cheap to know. Where an encode would run a process on each of several GPUs,
+    one is timed. A model that was never converted for OpenVINO is, and stays so, but that time is not counted.
 
     Raises:
         CollectionError, EncoderError, CacheError, ConfigError: as the encode itself would.

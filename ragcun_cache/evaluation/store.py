@@ -1,4 +1,4 @@
-"""The results store: Parquet files that are added, never replaced, and that any Parquet reader takes as one table."""
+"""The results store: Parquet files, added or removed but never replaced, that Parquet readers take as one table."""
 
 from __future__ import annotations
 
@@ -105,6 +105,12 @@ class ResultStore:
             sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+    def remove(self, result: Result) -> None:
+        """Delete a result, and then its per-query scores."""
+        self.run_path(result.key).unlink(missing_ok=True)
+        self.per_query_path(result.key).unlink(missing_ok=True)
+        self._scores.pop(result.key, None)
 
     def per_query(self, result: Result) -> QueryScores:
         """Return the per-query scores of a result, under the names that its ``metrics`` have."""
