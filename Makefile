@@ -8,7 +8,8 @@ PRECISIONS ?= fp32 int8
 # The collection whose pairs reproduce and beat train on; whose vectors, by fingerprint, where several encoders are cached.
 MSMARCO ?= msmarco
 ENCODER ?=
-TUNE = $(BIN)/ragcun-cache tune --skip-stored $(if $(ENCODER),--encoder $(ENCODER))
+OF = $(if $(ENCODER),--encoder $(ENCODER))
+TUNE = $(BIN)/ragcun-cache tune --skip-stored $(OF)
 ON = --set dataset=$(MSMARCO) $(if $(ENCODER),--set encoder=$(ENCODER))
 
 .DEFAULT_GOAL := help
@@ -17,7 +18,8 @@ ON = --set dataset=$(MSMARCO) $(if $(ENCODER),--set encoder=$(ENCODER))
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on, SEEDS=$(SEEDS) MSMARCO=$(MSMARCO) how often"
-	@echo "  and on pairs of which collection reproduce and beat train"
+	@echo "  and on pairs of which collection reproduce and beat train; ENCODER=fingerprint whose vectors, where there are"
+	@echo "  several; PRECISIONS=\"$(PRECISIONS)\" those of bench-precision; PYTHON=$(PYTHON) what makes the environment"
 
 setup: $(VENV)/.ready ## make the virtual environment with the tested versions
 
@@ -50,10 +52,10 @@ encode: setup ## cache the vectors of DATASET
 	$(BIN)/ragcun-cache encode --dataset $(DATASET)
 
 train: setup ## train a head of ARCH on DATASET
-	$(BIN)/ragcun-cache train-head --dataset $(DATASET) --arch $(ARCH)
+	$(BIN)/ragcun-cache train-head --dataset $(DATASET) --arch $(ARCH) $(OF)
 
 eval: setup ## evaluate every head on DATASET (or several: DATASET=scifact,nfcorpus), the raw encoder first
-	$(BIN)/ragcun-cache eval --dataset $(DATASET)
+	$(BIN)/ragcun-cache eval --dataset $(DATASET) $(OF)
 
 report: setup ## write data/report.html, a page of everything that is known of the results
 	$(BIN)/ragcun-cache report
@@ -85,7 +87,7 @@ bench: setup ## measure speed beside named peers, write docs/benchmarks.md
 bench-encode: setup .venv-peers/.ready ## the same for encoding alone, sentence-transformers' own backends among the peers
 	$(BIN)/python -m benchmarks encode encode_engines
 
-bench-precision: setup ## what each of PRECISIONS costs in NDCG@10 on scifact and nfcorpus (encodes both in each: hours)
+bench-precision: setup ## what each of PRECISIONS costs in NDCG@10 on scifact and nfcorpus (hours; plain eval and train then need ENCODER)
 	for dataset in scifact nfcorpus; do for precision in $(PRECISIONS); do \
 	  $(BIN)/ragcun-cache encode --dataset $$dataset --precision $$precision || exit 1; done; done
 	$(BIN)/python -m benchmarks encode_quality
