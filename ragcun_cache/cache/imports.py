@@ -117,6 +117,8 @@ def import_vectors(
     _check_same_source(layout, source)
     label = f"import {collection.name} {role}"
     with CacheWriter(layout, asked) as writer, progress(label, "rows", len(wanted) - writer.manifest.rows) as advance:
+        if not writer.manifest.finished:
+            _check_recorded(writer, wanted, digests)
         while writer.manifest.rows < len(wanted):
             start = writer.manifest.rows
             rows = slice(start, min(start + writer.manifest.shard_rows, len(wanted)))
@@ -147,6 +149,15 @@ def _texts(collection: Collection, role: Role, prompt: str) -> tuple[list[str], 
         for title, text in zip(batch.titles, batch.texts, strict=True):
             digests.append(sha256((prompt + compose_text(title, text)).encode("utf-8", "surrogatepass")).digest())
     return ids, digests
+
+
+def _check_recorded(writer: CacheWriter, ids: list[str], digests: list[bytes]) -> None:
+    """Compare the shards of an earlier attempt with the texts as they are."""
+    start = 0
+    for index, shard in enumerate(writer.manifest.shards):
+        rows = slice(start, start + shard.rows)
+        writer.check_recorded(index, ids[rows], digests[rows])
+        start += shard.rows
 
 
 def _positions(found: list[str], wanted: list[str], where: Path, what: str) -> NDArray[np.int64]:

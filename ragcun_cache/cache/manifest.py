@@ -74,6 +74,11 @@ class Manifest(_Frozen):
     provenance: dict[str, Any] = {}
 
     @property
+    def finished(self) -> bool:
+        """Whether all of it is there and was compared with the collection at the end: a whole cache, or a part."""
+        return self.complete or bool(self.provenance.get("finished"))
+
+    @property
     def rows(self) -> int:
         """Rows that are safely on disk."""
         return sum(shard.rows for shard in self.shards)

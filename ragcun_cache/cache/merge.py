@@ -124,12 +124,12 @@ def _check_complete(split: Split, manifests: Mapping[int, Manifest], first: Mani
             raise CacheError(
                 "this part does not hold the shards that its name says", where=folder, expected=f"part {part}"
             )
-        if len(manifest.shards) < len(wanted):
+        if len(manifest.shards) < len(wanted) or not manifest.finished:
             raise CacheError(
                 f"part {part} is not finished",
                 where=folder,
                 expected=f"{len(wanted)} shards",
-                found=f"{len(manifest.shards)}",
+                found=f"{len(manifest.shards)}, not yet compared with the collection",
                 fix=f"ragcun-cache encode --dataset {manifest.collection} --part {part}, with the same settings",
             )
         EmbeddingCache(folder, allow_incomplete=True)

@@ -171,6 +171,27 @@ class CacheWriter:
                 found="; ".join(differences),
             )
 
+    def check_recorded(self, index: int, ids: list[str], text_sha256: list[bytes]) -> None:
+        """Compare a shard of an earlier attempt with the texts as they are: a file may change and change back.
+
+        Args:
+            index: which of the shards that are here.
+            ids: identifiers of its rows, as the collection has them.
+            text_sha256: of their texts, 32 bytes each.
+
+        Raises:
+            CacheError: the shard is of other texts, or cannot be read.
+        """
+        folder, number = self._layout.folder, self.shards.start + index
+        rows = EmbeddingCache.unchecked(self.place, self.manifest).rows_table(index, ["id", "text_sha256"])
+        if rows.column("id").to_pylist() != ids or rows.column("text_sha256").to_pylist() != text_sha256:
+            remove = f"remove {folder}" if self._part else f"ragcun-cache caches gc --delete {folder}"
+            raise CacheError(
+                f"shard {number} is of other texts than the collection has now",
+                where=folder,
+                fix=f"{remove}, then run the same again",
+            )
+
     def append(self, shard: Shard) -> None:
         """Write ``shard`` after the last one: both files durable first, then the manifest that names them.
 
@@ -209,7 +230,9 @@ class CacheWriter:
         self.manifest = manifest
 
     def finish(self, **provenance: Any) -> Manifest:
-        """Mark the cache complete, unless it is a part, keeping ``provenance`` (versions, device, seconds) with it.
+        """Mark the cache complete, or the part finished, keeping ``provenance`` (versions, device, seconds) with it.
+
+        Whoever calls has compared what was there before with the collection as it is.
 
         Raises:
             CacheError: rows are missing, or the disk is full or failing.
@@ -222,10 +245,9 @@ class CacheWriter:
                 expected=manifest.rows + self.missing_rows,
                 found=manifest.rows,
             )
-        told = self._part is not None and provenance.keys() <= manifest.provenance.keys()
-        if not (manifest.complete or told):
-            update = {"complete": self._part is None, "provenance": {**manifest.provenance, **provenance}}
-            manifest = manifest.model_copy(update=update)
+        if not manifest.finished:
+            told = {**manifest.provenance, **provenance} | ({"finished": True} if self._part else {})
+            manifest = manifest.model_copy(update={"complete": self._part is None, "provenance": told})
             with _disk_errors(self._layout.folder):
                 manifest.write(self._layout)
             self.manifest = manifest

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,9 @@ _MIN_SHARD_ROWS, _MAX_SHARD_ROWS, _SHARDS_AIMED_AT = 512, 65_536, 64
 # int8 is only for those who ask for it: what asks for nothing is never answered with it.
 _PRECISIONS: tuple[SettledPrecision, ...] = ("fp32", "bf16", "fp16")
 _BACKENDS: tuple[SettledBackend, ...] = ("openvino", "torch")
+
+NumberedTexts = tuple[int, tuple[list[str], list[str]]]
+"""Number of a shard, and the ids and composed texts of its rows."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,12 @@ def _write_shards(
     Reading and tokenising run ahead of the forward pass, hashing and writing behind it, in threads of their own.
     """
     manifest, missing = writer.manifest, writer.missing_rows
-    copied, total, write_seconds = 0, Phases(), 0.0
+    if manifest.finished:
+        return 0, 0, NOTHING_DONE
+    spec = engine.model.spec(role)
+    label = f"{collection.name} {'queries' if role is Role.QUERY else 'passages'}"
+    texts = islice(enumerate(text_blocks(collection, role, manifest.shard_rows)), writer.shards.stop)
+    copied, total, write_seconds = 0, _check_recorded(texts, spec, writer, label), 0.0
 
     def write(block: Block, encoded: Encoded) -> None:
         nonlocal write_seconds
@@ -229,16 +237,13 @@ def _write_shards(
         writer.append(block.shard(encoded, manifest.dim, manifest.dtype))
         write_seconds += time.perf_counter() - started
 
-    spec = engine.model.spec(role)
-    label = f"encode {collection.name} {'queries' if role is Role.QUERY else 'passages'}"
-    with progress(label, "rows", missing) as advance, Behind() as behind:
+    with progress(f"encode {label}", "rows", missing) as advance, Behind() as behind:
 
         def on_batch(amount: float, **extra: float) -> None:
             behind.check()
             advance(amount, **extra)
 
-        blocks = _blocks(collection, role, spec, pool, writer)
-        with closing(engine.encode(blocks, on_batch)) as results:
+        with closing(engine.encode(_blocks(texts, spec, pool), on_batch)) as results:
             for block, encoded in results:
                 behind.call(write, block, encoded)
                 there = len(block.ids) - len(block.strings)
@@ -248,33 +253,30 @@ def _write_shards(
     return missing - copied, copied, total + Phases(write=write_seconds)
 
 
-def _blocks(
-    collection: Collection, role: Role, spec: EncoderSpec, pool: VectorPool, writer: CacheWriter
-) -> Iterator[Block]:
-    """Yield the blocks of the shards that are not there yet; compare those that are with the texts."""
-    if not writer.missing_rows:
-        return
-    manifest, shards = writer.manifest, writer.shards
-    recorded = EmbeddingCache.unchecked(writer.place, manifest)
-    texts = text_blocks(collection, role, manifest.shard_rows)
+def _check_recorded(texts: Iterator[NumberedTexts], spec: EncoderSpec, writer: CacheWriter, label: str) -> Phases:
+    """Take the shards that are there already, and those of earlier parts, off ``texts``; compare the first with them.
+
+    Done in the thread that Ctrl-C interrupts, before any other is started.
+    """
+    shards, manifest = writer.shards, writer.manifest
+    first_missing = shards.start + len(manifest.shards)
+    if not first_missing:
+        return NOTHING_DONE
     started = time.perf_counter()
-    for index, (ids, block_texts) in enumerate(texts):
-        if index in shards:
-            block = Block.of(index, ids, block_texts, spec)
-            if index - shards.start < len(manifest.shards):
-                _check_recorded(recorded, index - shards.start, block)
-            else:
-                found = pool.find(block.text_sha256)
-                yield block.with_found(found, Phases(read=time.perf_counter() - started))
-                started = time.perf_counter()
+    rows = min(first_missing * manifest.shard_rows, manifest.total_rows)
+    with progress(f"check {label}", "rows", rows) as advance:
+        for index, (ids, block_texts) in islice(texts, first_missing):
+            if index in shards:
+                block = Block.of(index, ids, block_texts, spec)
+                writer.check_recorded(index - shards.start, ids, block.text_sha256)
+            advance(len(ids))
+    return Phases(read=time.perf_counter() - started)
 
 
-def _check_recorded(cache: EmbeddingCache, index: int, block: Block) -> None:
-    """Compare a shard of an earlier attempt with the texts as they are: a file may change and change back meanwhile."""
-    rows = cache.rows_table(index, ["id", "text_sha256"])
-    if rows.column("id").to_pylist() != block.ids or rows.column("text_sha256").to_pylist() != block.text_sha256:
-        raise CacheError(
-            f"shard {block.index} is of other texts than the collection has now",
-            where=cache.address,
-            fix=f"ragcun-cache caches gc --delete {cache.address}, then encode again",
-        )
+def _blocks(texts: Iterator[NumberedTexts], spec: EncoderSpec, pool: VectorPool) -> Iterator[Block]:
+    """Yield the block of every shard that is left in ``texts``."""
+    started = time.perf_counter()
+    for index, (ids, block_texts) in texts:
+        block = Block.of(index, ids, block_texts, spec)
+        yield block.with_found(pool.find(block.text_sha256), Phases(read=time.perf_counter() - started))
+        started = time.perf_counter()

@@ -178,6 +178,26 @@ def test_an_interrupted_import_goes_on(
         assert (layout.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+def test_an_edit_that_was_taken_back_after_all_shards_were_written_is_seen(
+    collection: Collection, home: Home, given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, id_file = write_npy(tmp_path, *given)
+    corpus, content_sha256 = collection.path(Role.PASSAGE), Collection.content_sha256
+    text = corpus.read_text()
+
+    def edited_after(self: Collection, role: Role) -> str:
+        digest = content_sha256(self, role)
+        corpus.write_text(text.replace("title 7", "other"))
+        return digest
+
+    with monkeypatch.context() as patch, pytest.raises(CacheError, match="the collection changed"):
+        patch.setattr(Collection, "content_sha256", edited_after)
+        import_vectors(collection, Role.PASSAGE, source, id_file, CONFIG, home.caches)
+    corpus.write_text(text)
+    with pytest.raises(CacheError, match="shard 1 is of other texts than the collection has now"):
+        import_vectors(collection, Role.PASSAGE, source, id_file, CONFIG, home.caches)
+
+
 def test_ids_must_be_exactly_those_of_the_collection(collection: Collection, home: Home, given, tmp_path: Path) -> None:
     ids, vectors_nd = given
     ids = ["x1", "x2", *ids[2:-1], ids[2]]

@@ -115,6 +115,12 @@ def _unfinished(driver: ModuleType, caches: Path) -> None:
     write_part(driver, caches, Part(2, 3), shards=1)
 
 
+def _not_compared(driver: ModuleType, caches: Path) -> None:
+    """As an encode leaves it that finds, when every shard is there, that the collection has changed meanwhile."""
+    shutil.rmtree(write_part(driver, caches, Part(2, 3)))
+    write_part(driver, caches, Part(2, 3), shards=99)
+
+
 def _damaged(driver: ModuleType, caches: Path) -> None:
     path = write_part(driver, caches, Part(2, 3)) / "vectors-00003.npy"
     content = bytearray(path.read_bytes())
@@ -138,6 +144,7 @@ def _misnamed(driver: ModuleType, caches: Path) -> None:
     [
         (_missing, "no part 2/3"),
         (_unfinished, "part 2/3 is not finished"),
+        (_not_compared, r"part 2/3 is not finished[\s\S]*not yet compared with the collection"),
         (_damaged, "a shard is damaged"),
         (_other_spec, "precision: 'fp32' → 'bf16'"),
         (_misnamed, "does not hold the shards that its name says"),

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragcun_cache.cache import CacheWriter, EmbeddingCache, Shard
+from ragcun_cache.cache import CacheWriter, EmbeddingCache, Shard, list_caches
+from ragcun_cache.cache.part import Part
 from ragcun_cache.collections import Collection, Texts, find_collection
-from ragcun_cache.encoder import EncodeConfig, encode_collection
+from ragcun_cache.encoder import EncodeConfig, encode_collection, pipeline
 from ragcun_cache.encoder.torch_backend import TorchBackend
 from ragcun_cache.errors import CacheError, CollectionError, ConfigError
 from ragcun_cache.home import Home
+from ragcun_cache.progress import Advance
 from ragcun_cache.role import Role
 
 
@@ -212,6 +216,89 @@ def test_a_file_that_changed_and_changed_back_is_not_taken_for_the_old_one(
     assert Role.PASSAGE in seen
     with pytest.raises(CacheError, match="shard 0 is of other texts than the collection has now"):
         encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40))
+
+
+def test_an_edit_that_was_taken_back_after_all_shards_were_written_is_seen(
+    home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tiny_collection() / "corpus.jsonl"
+    collection = find_collection("tiny", home)
+    text, content_sha256 = corpus.read_text(), Collection.content_sha256
+
+    def edited_after(self: Collection, role: Role) -> str:
+        digest = content_sha256(self, role)
+        if role is Role.PASSAGE:
+            corpus.write_text(text.replace("title 7", "other"))
+        return digest
+
+    for part in (None, Part(1, 1)):
+        with monkeypatch.context() as patch, pytest.raises(CacheError, match="the collection changed while"):
+            patch.setattr(Collection, "content_sha256", edited_after)
+            encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40), part=part)
+        corpus.write_text(text)
+        with pytest.raises(CacheError, match="shard 0 is of other texts than the collection has now"):
+            encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40), part=part)
+        assert not any(manifest.finished for _, manifest in list_caches(home.caches) if manifest.role is Role.PASSAGE)
+        shutil.rmtree(home.caches)
+
+
+def test_ctrl_c_ends_the_check_of_what_is_there_between_two_shards(
+    home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_collection()
+    collection, config = find_collection("tiny", home), config_of(tiny_encoder, shard_rows=8)
+    append, rows_table = CacheWriter.append, EmbeddingCache.rows_table
+    read: list[int] = []
+
+    def cut(self: CacheWriter, shard: Shard) -> None:
+        if shard.ids[-1] == "p119":
+            raise KeyboardInterrupt
+        append(self, shard)
+
+    def pressed(self: EmbeddingCache, index: int, columns: list[str] | None = None) -> object:
+        if self.role is Role.PASSAGE:
+            read.append(index)
+            if index == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # Time for the main thread to be told, if this is another.
+        return rows_table(self, index, columns)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CacheWriter, "append", cut)
+        encode_collection(collection, home, config)
+    # Who starts tests in the background of a shell has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(EmbeddingCache, "rows_table", pressed)
+            encode_collection(collection, home, config)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert read == [0, 1]
+    assert [report.encoded for report in encode_collection(collection, home, config)] == [0, 8]
+
+
+def test_the_check_of_what_is_there_shows_its_progress(
+    home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_collection()
+    collection = find_collection("tiny", home)
+    shown: list[tuple[str, float | None, float]] = []
+
+    @contextmanager
+    def told(label: str, unit: str, total: float | None) -> Iterator[Advance]:
+        done = 0.0
+
+        def advance(amount: float, **extra: float) -> None:
+            nonlocal done
+            done += amount
+
+        yield advance
+        shown.append((label, total, done))
+
+    monkeypatch.setattr(pipeline, "progress", told)
+    encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40), part=Part(2, 3))
+    assert shown == [("encode tiny queries", 40, 40), ("check tiny passages", 40, 40), ("encode tiny passages", 40, 40)]
 
 
 def test_auto_precision_is_the_same_for_queries_and_passages(home: Home, tiny_collection, tiny_encoder: Path) -> None:
