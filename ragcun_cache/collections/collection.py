@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,27 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CollectionError(f"{path.name} is not a JSON object", where=path, found=type(content).__name__)
     return content
+
+
+def check_replaceable(folder: Path, record: Mapping[str, Any], origin: str) -> None:
+    """Refuse to make a collection where there is something that is no earlier version of it.
+
+    Args:
+        folder: where it is to be made.
+        record: what its ``collection.json`` will say.
+        origin: the key of the record that an earlier version agrees in, such as ``sample_of``.
+
+    Raises:
+        CollectionError: the folder is somebody's own, or cannot be told from it.
+    """
+    if folder.exists() and (found := read_record(folder).get(origin)) != record[origin]:
+        raise CollectionError(
+            f"{folder.name!r} is to be made, but something else has that name",
+            where=folder,
+            expected=f"nothing, or a folder whose {RECORD_FILE} has {origin} {record[origin]!r}",
+            found=f"{origin} {found!r}" if found else f"no {origin} in a {RECORD_FILE}",
+            fix="rename the folder, then run the same again",
+        )
 
 
 def open_collection(folder: Path, name: str) -> Collection:

@@ -46,7 +46,7 @@ def lock(folder: Path) -> Iterator[None]:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder``; on success it takes its place, on error it is removed.
 
-    A collection is therefore whole or absent. The caller holds the :func:`lock`.
+    A collection is therefore whole or absent. The caller holds the :func:`lock`, and knows that ``folder`` is its own.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")

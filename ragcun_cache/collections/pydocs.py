@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragcun_cache.collections.collection import check_replaceable
 from ragcun_cache.collections.layout import RECORD_FILE, is_collection, lock, new_folder, write_qrels, write_texts
 from ragcun_cache.collections.reader import Texts
 from ragcun_cache.files import write_json
@@ -183,11 +184,16 @@ def make_pydocs(home: Home) -> Path:
 
     About 3,000 pairs. The same versions of Python and the packages (kept in ``collection.json``) give the same bytes.
     Train, dev and test (70, 15, 15 %) are chosen by a hash of the module's first two names, so no module is in two.
+
+    Raises:
+        CollectionError: something that is no collection has that name.
     """
     folder = home.collections / PYDOCS
     with lock(folder):
         if is_collection(folder):
             return folder
+        record = {"made_of": "docstrings", "versions": _versions()}
+        check_replaceable(folder, record, "made_of")
         pairs = sorted(_chosen_pairs(), key=lambda pair: pair.name)
         blank = [""] * len(pairs)
         # Ids of the two roles differ, because evaluation drops a passage that has the id of its query.
@@ -203,5 +209,5 @@ def make_pydocs(home: Home) -> Path:
                     if _split_of(pair.module) == split
                 ]
                 write_qrels(partial, split, rows)
-            write_json(partial / RECORD_FILE, {"made_of": "docstrings", "versions": _versions()})
+            write_json(partial / RECORD_FILE, record)
     return folder

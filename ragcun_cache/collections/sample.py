@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ragcun_cache.collections.check import absent_ids
-from ragcun_cache.collections.collection import Collection, open_collection, read_record
+from ragcun_cache.collections.collection import Collection, check_replaceable, open_collection, read_record
 from ragcun_cache.collections.flaws import Flaws
 from ragcun_cache.collections.layout import RECORD_FILE, is_collection, lock, new_folder, write_qrels, write_texts
 from ragcun_cache.collections.qrels import Qrels
@@ -108,7 +108,7 @@ def sample_pairs(collection: Collection, n_pairs: int, seed: int, home: Home) ->
 
     Raises:
         ConfigError: fewer pairs than asked for; the error says how many there are.
-        CollectionError: no train split, or a collection that cannot be read.
+        CollectionError: no train split, a collection that cannot be read, or something else that has that name.
     """
     if TRAIN not in collection.splits():
         raise CollectionError(
@@ -122,6 +122,7 @@ def sample_pairs(collection: Collection, n_pairs: int, seed: int, home: Home) ->
     record = {"sample_of": collection.name, "pairs": n_pairs, "seed": seed, "sources": _sources(collection)}
     with lock(folder):
         if not (is_collection(folder) and read_record(folder) == record):
+            check_replaceable(folder, record, "sample_of")
             with new_folder(folder) as partial:
                 _write(partial, collection, n_pairs, seed, record)
     return open_collection(folder, name)

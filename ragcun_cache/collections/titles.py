@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ragcun_cache.collections.collection import Collection, open_collection, read_record
+from ragcun_cache.collections.collection import Collection, check_replaceable, open_collection, read_record
 from ragcun_cache.collections.layout import RECORD_FILE, is_collection, lock, new_folder, write_qrels, write_texts
 from ragcun_cache.collections.reader import Texts
 from ragcun_cache.errors import CollectionError
@@ -27,7 +27,7 @@ def title_pairs(collection: Collection, home: Home, *, whole: bool = False) -> C
     again only if the passages have changed.
 
     Raises:
-        CollectionError: no passage has a title, or the collection cannot be read.
+        CollectionError: no passage has a title, the collection cannot be read, or something else has that name.
     """
     name = f"{collection.name}-titles{'-whole' if whole else ''}"
     folder = home.collections / name
@@ -35,6 +35,7 @@ def title_pairs(collection: Collection, home: Home, *, whole: bool = False) -> C
     record = {"titles_of": collection.name, "whole": whole, "sources": {Role.PASSAGE.value: source}}
     with lock(folder):
         if not (is_collection(folder) and read_record(folder) == record):
+            check_replaceable(folder, record, "titles_of")
             with new_folder(folder) as partial:
                 _write(partial, collection, whole)
                 write_json(partial / RECORD_FILE, record)

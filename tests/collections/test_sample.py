@@ -53,6 +53,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another(home: Home, tmp_
     assert content(sample_pairs(source, 25, 4, home).folder)["qrels/train.tsv"] != first["qrels/train.tsv"]
 
 
+def test_a_folder_of_the_same_name_that_somebody_else_made_is_left_alone(home: Home, source: Collection) -> None:
+    own = Path(shutil.copytree(source.folder, home.collections / "src-pairs25-seed0"))
+    before = content(own)
+    with pytest.raises(CollectionError, match=r"no sample_of in a collection\.json[\s\S]*rename the folder"):
+        sample_pairs(source, 25, 0, home)
+    assert content(own) == before
+
+
 def test_file_order_plays_no_part(home: Home, source: Collection) -> None:
     before = sample_pairs(source, 25, 0, home).pairs("train")
     path = source.folder / "qrels" / "train.tsv"

@@ -61,6 +61,17 @@ def test_it_is_written_again_only_when_the_passages_change(home: Home, source: C
     assert title_pairs(source, home).pairs("train") == [("title-a", "a"), ("title-e", "e")]
 
 
+def test_a_folder_of_the_same_name_that_somebody_else_made_is_left_alone(home: Home, source: Collection) -> None:
+    own = write(home.collections / "metals-titles", PASSAGES)
+    for record in (None, {"titles_of": "stones"}):
+        if record:
+            (own / "collection.json").write_text(json.dumps(record))
+        before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+        with pytest.raises(CollectionError, match=r"titles_of 'metals'[\s\S]*rename the folder"):
+            title_pairs(source, home)
+        assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+
+
 def test_without_titles_there_is_nothing_to_learn_from(home: Home, source: Collection) -> None:
     write(source.folder, [("a", "", "A metal."), ("b", "  ", "Another.")])
     with pytest.raises(CollectionError, match="no passage of 'metals' has a title"):
