@@ -30,6 +30,8 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 _PROMPT_NAMES = {Role.QUERY: ("query",), Role.PASSAGE: ("document", "passage", "corpus")}
+# Their first token has position padding_idx + 1 (create_position_ids_from_input_ids in transformers).
+_POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 # Facts of the machine that saved the model, which change no vector.
 _CONFIG_NOISE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 
@@ -126,9 +128,9 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
 
 def _max_seq_length(folder: Path, asked: int | None) -> int:
     """Return how many tokens are read: as asked, within the positions that the model knows, or its own limit."""
-    positions = _json(folder / "config.json").get("max_position_embeddings")
+    positions = _positions(_json(folder / "config.json"))
     if asked is not None:
-        if positions is not None and asked > int(positions):
+        if positions is not None and asked > positions:
             raise EncoderError(
                 "--max-seq-length is more than the model can read",
                 where=folder / "config.json",
@@ -145,6 +147,18 @@ def _max_seq_length(folder: Path, asked: int | None) -> int:
         known = [int(limit) for limit in limits if limit is not None]
         length = min(known) if known else 512
     return int(length)
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """Return how many tokens the transformer has positions for, if its config says so."""
+    positions = config.get("max_position_embeddings")
+    if positions is None:
+        return None
+    taken = 0
+    if config.get("model_type") in _POSITIONS_AFTER_PADDING:
+        padding = config.get("pad_token_id")
+        taken = 1 + int(1 if padding is None else padding)
+    return int(positions) - taken
 
 
 def _own_prompt(folder: Path, role: Role) -> str:

