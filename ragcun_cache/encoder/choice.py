@@ -50,7 +50,7 @@ def choose(backend: BackendName, precision: Precision, device: str) -> Choice:
         if precision not in known:
             raise unknown_choice(f"precision of {settled} on {kind}", precision, ["auto", *known])
         return Choice(settled, precision, reason)
-    fast = _computes_in_bf16(kind)
+    fast = _computes_in_bf16(device)
     why = "bf16, which this chip computes in" if fast else "fp32, as this chip does not compute in bf16"
     return Choice(settled, "bf16" if fast else "fp32", f"{reason}; {why}" if reason else why)
 
@@ -70,9 +70,13 @@ def _precisions(backend: SettledBackend, kind: str) -> tuple[SettledPrecision, .
     return ("fp32", "bf16") if kind == "cpu" else ("fp32", "bf16", "fp16")
 
 
-def _computes_in_bf16(kind: str) -> bool:
+def _computes_in_bf16(device: str) -> bool:
     import torch
 
+    kind = device.partition(":")[0]
     if kind == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return kind == "cuda" and torch.cuda.is_bf16_supported()
+    if kind != "cuda":
+        return False
+    with torch.cuda.device(device):  # Else the answer is that of the first GPU.
+        return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
-from ragcun_cache.files import sha256_file, sha256_json, sync_folder
+from ragcun_cache.files import sha256_file, sha256_json, sync_folder, write_json
 from ragcun_cache.provenance import library_versions
 
 if TYPE_CHECKING:
     from torch import nn
 
 GRAPH_NAME = "transformer.xml"
+_FILES = (GRAPH_NAME, "transformer.bin")
+_CHECKSUMS_NAME = "sha256.json"
 _VERSIONS = ("openvino", "nncf", "torch", "transformers", "sentence-transformers")
 _KEY_DIGITS = 16
 
 
 def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -> Path:
-    """Return the graph of ``transformer``, converting it if this model was never converted before.
+    """Return the graph of ``transformer``, converting it if there is none yet or its bytes have changed.
 
     Args:
         weights: the model that it belongs to; its files and the libraries' versions name the graph.
@@ -39,32 +45,50 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
     }
     key = sha256_json({"weights": weights.sha256, "configs": configs, "versions": versions})[:_KEY_DIGITS]
     folder = weights.graphs / f"{weights.model_id.replace('/', '__')}-{'int8' if int8 else 'fp32'}-{key}"
-    if not (folder / GRAPH_NAME).exists():
+    if not _is_sound(folder):
         graph = _convert(weights, transformer)
         _publish(_with_int8_weights(graph) if int8 else graph, folder)
     return folder / GRAPH_NAME
 
 
+def _is_sound(folder: Path) -> bool:
+    """Whether the graph is there with the bytes that were written; no checksum in a spec stands for them."""
+    try:
+        recorded = json.loads((folder / _CHECKSUMS_NAME).read_bytes())
+        return bool(recorded == {name: sha256_file(folder / name) for name in _FILES})
+    except (OSError, ValueError):
+        return False
+
+
 def _publish(graph: Any, folder: Path) -> None:
-    """Write an ``openvino.Model`` into ``folder``, which is there afterwards with all its files or not at all."""
+    """Write an ``openvino.Model`` into ``folder``, which is there afterwards with all its files or not at all.
+
+    What may lie there is damaged, or without checksums, and is replaced, unless another process was faster.
+    """
     import openvino
 
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    # Not the number of the process: containers that share a home may have the same.
+    mark = token_hex(8)
+    partial, old = (folder.parent / f".{folder.name}.{kind}-{mark}" for kind in ("partial", "old"))
     try:
         partial.mkdir(parents=True)
         # fp16 weights would be rounded twice on their way to bf16.
         openvino.save_model(graph, partial / GRAPH_NAME, compress_to_fp16=False)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():  # Else another process was faster; its graph is the same.
-                raise
+        for name in _FILES:
+            with (partial / name).open("rb") as handle:
+                os.fsync(handle.fileno())
+        write_json(partial / _CHECKSUMS_NAME, {name: sha256_file(partial / name) for name in _FILES})
+        with FileLock(folder.parent / f"{folder.name}.lock"):
+            if not _is_sound(folder):
+                if folder.exists():
+                    folder.rename(old)
+                partial.rename(folder)
         sync_folder(folder.parent)
     except (OSError, RuntimeError) as error:
         raise EncoderError("the converted model cannot be written", where=folder, found=error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _with_int8_weights(graph: Any) -> Any:

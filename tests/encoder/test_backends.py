@@ -20,6 +20,7 @@ from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import ConfigError, EncoderError
+from ragcun_cache.files import sha256_file
 from ragcun_cache.home import Home
 
 TEXTS = ["one", "two words", "a longer text of several words, and some more", "😀 emoji", ""]
@@ -73,6 +74,48 @@ def test_a_model_is_converted_once(weights: Weights, monkeypatch: pytest.MonkeyP
     assert not list(weights.graphs.glob(".*")), "half-made graphs are removed"
 
 
+@pytest.mark.parametrize("name", ["transformer.bin", "transformer.xml", "sha256.json"])
+def test_a_graph_that_is_not_what_was_written_is_converted_again(weights: Weights, tmp_path: Path, name: str) -> None:
+    modules = Modules(weights.folder, device="cpu", max_seq_length=16)
+    own = Weights(weights.model_id, weights.folder, weights.sha256, tmp_path / "graphs")
+    folder = transformer_graph(own, modules.transformer, int8=False).parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    damaged = bytearray(before[name])
+    damaged[len(damaged) // 2] ^= 1
+    (folder / name).write_bytes(damaged)
+    assert transformer_graph(own, modules.transformer, int8=False).parent == folder
+    assert (folder / "transformer.bin").read_bytes() == before["transformer.bin"]
+    assert json.loads((folder / "sha256.json").read_bytes()) == {
+        one: sha256_file(folder / one) for one in ("transformer.xml", "transformer.bin")
+    }
+    (folder / "sha256.json").unlink()
+    transformer_graph(own, modules.transformer, int8=False)
+    assert (folder / "sha256.json").exists()
+    assert not list(own.graphs.glob(".*")), "half-made graphs are removed"
+
+
+def test_two_processes_of_one_number_do_not_share_a_folder(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    modules = Modules(weights.folder, device="cpu", max_seq_length=16)
+    own = Weights(weights.model_id, weights.folder, weights.sha256, tmp_path / "graphs")
+    save, partials = openvino.save_model, list[Path]()
+
+    def saved(model: object, path: Path, **settings_: object) -> None:
+        partials.append(path.parent)
+        if len(partials) == 1:  # The other container does all of its work while this one is at it.
+            transformer_graph(own, modules.transformer, int8=False)
+        save(model, path, **settings_)
+
+    monkeypatch.setattr(openvino, "save_model", saved)
+    path = transformer_graph(own, modules.transformer, int8=False)
+    assert len(set(partials)) == 2
+    assert path.exists()
+    assert not list(own.graphs.glob(".*"))
+
+
 def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: Path) -> None:
     import torch
 
@@ -87,13 +130,13 @@ def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: P
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_computes_in_bf16", lambda kind: True)
+    monkeypatch.setattr(choice, "_computes_in_bf16", lambda device: True)
     taken = choose("auto", "auto", "cpu")
     assert (taken.backend, taken.precision) == ("openvino", "bf16")
     assert "fastest on a CPU" in taken.reason
     assert "computes in" in taken.reason
     assert choose("auto", "auto", "cuda:1").backend == "torch"
-    monkeypatch.setattr(choice, "_computes_in_bf16", lambda kind: False)
+    monkeypatch.setattr(choice, "_computes_in_bf16", lambda device: False)
     assert choose("auto", "auto", "cpu").precision == "fp32"
     assert choose("torch", "bf16", "cpu").reason == ""
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
@@ -102,6 +145,34 @@ def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None
     assert "not installed" in without.reason
     with pytest.raises(ConfigError, match="pip install openvino"):
         choose("openvino", "auto", "cpu")
+
+
+def test_bf16_is_taken_only_on_a_gpu_that_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    current = [0]
+
+    class OnDevice:
+        """As ``torch.cuda.device``, on a machine where the second GPU only emulates bf16."""
+
+        def __init__(self, device: str) -> None:
+            self.index = torch.device(device).index or 0
+
+        def __enter__(self) -> None:
+            current.append(self.index)
+
+        def __exit__(self, *raised: object) -> None:
+            current.pop()
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or current[-1] == 0
+
+    monkeypatch.setattr(torch.cuda, "device", OnDevice)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert choose("auto", "auto", "cuda").precision == "bf16"
+    assert choose("auto", "auto", "cuda:0").precision == "bf16"
+    assert choose("auto", "auto", "cuda:1").precision == "fp32"
+    assert current == [0]
 
 
 @pytest.mark.parametrize(
