@@ -78,6 +78,7 @@ def write_cache(
         dtype=vectors_nd.dtype.name,
         shard_rows=shard_rows,
         total_rows=len(ids),
+        provenance={"created": "2026-01-01T00:00:00+00:00"},
     )
     norms = np.ones(len(ids), np.float32) if norms is None else norms
     with CacheWriter(layout, asked) as writer:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ragcun_cache.cache.layout import VECTOR_SUFFIXES, CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import FileRecord
+from ragcun_cache.cache.pair import dated
 from ragcun_cache.cache.part import refuse_part
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
@@ -37,11 +38,11 @@ def convert(folder: Path, vector_format: VectorFormat) -> int:
     turned = 0
     with writer_lock(layout):
         cache = EmbeddingCache(folder, allow_incomplete=True)
-        manifest = cache.manifest
+        manifest = dated(layout, cache.manifest)
         suffix = f".{VECTOR_SUFFIXES[vector_format]}"
         pending = [index for index, shard in enumerate(manifest.shards) if not shard.vectors.name.endswith(suffix)]
         try:
-            bring_copy_along(layout, manifest)
+            bring_copy_along(layout, cache.manifest)
             sweep(layout, manifest)
             # Before the first shard, so that a cache of no shards is converted too.
             if manifest.format != vector_format:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.pair import list_caches, made_at
 from ragcun_cache.cache.writer import writer_lock
+from ragcun_cache.collections import collections_on_disk, open_collection
+from ragcun_cache.errors import CollectionError
+from ragcun_cache.home import Home
+from ragcun_cache.role import Role
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,11 @@ class Garbage:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in ``folder``."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    total = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # Whoever is writing here has renamed it.
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def head_references(heads: Path) -> dict[tuple[str, str], list[str]]:
@@ -53,17 +63,35 @@ def head_references(heads: Path) -> dict[tuple[str, str], list[str]]:
     return references
 
 
-def find_garbage(caches: Path, heads: Path, named: Sequence[CacheLayout] = ()) -> list[Garbage]:
+def _contents_on_disk(home: Home) -> Callable[[str, Role], str | None]:
+    """Return what gives the content hash that a collection has now; None if no collection is found by its name.
+
+    Folders elsewhere may have the name of a collection and caches under it, but are only known to who encoded them.
+    """
+    folders = collections_on_disk(home)
+
+    @cache
+    def content(name: str, role: Role) -> str | None:
+        try:
+            return open_collection(folders[name], name).content_sha256(role)
+        except (KeyError, CollectionError, OSError):
+            return None
+
+    return content
+
+
+def find_garbage(home: Home, named: Sequence[CacheLayout] = ()) -> list[Garbage]:
     """Return what could be removed.
 
     Args:
-        caches: the folder of all caches.
-        heads: the folder of all heads, which may refer to caches.
+        home: whose caches, and the collections and heads that may need them.
         named: caches that somebody wants to be rid of; without any, those that were never finished, and those that a
-            newer one of their collection and spec replaces.
+            newer one of their collection and spec replaces. The latter only if the collection is found by its name and
+            is another version now: several folders may have one name, and each its caches.
     """
-    references = head_references(heads)
-    everything = list_caches(caches)
+    references = head_references(home.heads)
+    everything = list_caches(home.caches)
+    content = _contents_on_disk(home)
     newest: dict[tuple[str, str], tuple[str, Path]] = {}
     for layout, manifest in everything:
         if manifest.complete:
@@ -79,7 +107,9 @@ def find_garbage(caches: Path, heads: Path, named: Sequence[CacheLayout] = ()) -
             reason = "named"
         elif not manifest.complete:
             reason = f"never finished: {manifest.rows:,} of {manifest.total_rows:,} rows"
-        elif newest[manifest.collection, manifest.fingerprint][1] != layout.folder:
+        elif newest[manifest.collection, manifest.fingerprint][1] != layout.folder and content(
+            manifest.collection, manifest.role
+        ) not in (None, manifest.content_sha256):
             reason = "replaced by a newer cache of the collection"
         else:
             continue

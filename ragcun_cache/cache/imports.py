@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -109,6 +110,7 @@ def import_vectors(
         shard_rows=config.shard_rows,
         total_rows=len(wanted),
         provenance={
+            "created": datetime.now(UTC).isoformat(),
             "source": {"name": vectors.name, "sha256": source},
             "versions": library_versions(),
             "commit": source_commit(),

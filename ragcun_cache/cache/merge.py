@@ -12,7 +12,7 @@ from pathlib import Path
 from ragcun_cache.cache.convert import check_file
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
-from ragcun_cache.cache.pair import folder_pattern
+from ragcun_cache.cache.pair import folder_pattern, made_at
 from ragcun_cache.cache.part import Part, shard_count
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
@@ -76,7 +76,8 @@ def merge(split: Split, *, keep: bool = False) -> Manifest:
         first = next(iter(manifests.values()))
         _check_complete(split, manifests, first)
         provenance = {str(Part(number, split.of)): one.provenance for number, one in manifests.items()}
-        asked = first.model_copy(update={"shards": (), "provenance": {"parts": provenance}})
+        created = min(made_at(split.parts[number], one) for number, one in manifests.items())
+        asked = first.model_copy(update={"shards": (), "provenance": {"created": created, "parts": provenance}})
         with CacheWriter(split.whole, asked) as writer:
             _check_begun(split, manifests, writer.manifest)
             missing = len(writer.shards) - len(writer.manifest.shards)

@@ -64,9 +64,19 @@ def describe_encoder(manifest: Manifest) -> str:
 
 
 def made_at(layout: CacheLayout, manifest: Manifest) -> str:
-    """Return when the cache was begun, as text that sorts by time; of an old one, when its manifest was written."""
-    written = datetime.fromtimestamp(layout.manifest.stat().st_mtime, UTC).isoformat()
-    return str(manifest.provenance.get("created", written))
+    """Return when the cache was begun, as text that sorts by time; of an old one, when its manifest was written.
+
+    A manifest that was restored from its copy is as old as the copy.
+    """
+    if "created" in manifest.provenance:
+        return str(manifest.provenance["created"])
+    written = min(path.stat().st_mtime for path in (layout.manifest, layout.manifest_copy) if path.exists())
+    return datetime.fromtimestamp(written, UTC).isoformat()
+
+
+def dated(layout: CacheLayout, manifest: Manifest) -> Manifest:
+    """Return the manifest with the time that the cache was begun: to be written anew, it must not look younger."""
+    return manifest.model_copy(update={"provenance": {**manifest.provenance, "created": made_at(layout, manifest)}})
 
 
 def last_used(layout: CacheLayout) -> float:

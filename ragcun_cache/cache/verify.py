@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
 from ragcun_cache.cache.manifest import SCHEMA_VERSION, FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
+from ragcun_cache.cache.pair import dated
 from ragcun_cache.cache.part import refuse_part
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
@@ -93,6 +94,7 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
                 with atomic_file(path) as handle:
                     handle.write(manifest.to_bytes())
                 done.append(f"{path.name}: restored from the other copy")
+        manifest = dated(layout, manifest)
         for index in sorted({damage.shard for damage in damages if damage.shard is not None}):
             damaged = {damage.file for damage in damages if damage.shard == index}
             manifest, line = _repair_shard(layout, manifest, index, shard_at(index), damaged)

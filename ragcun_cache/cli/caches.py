@@ -311,18 +311,25 @@ def gc(
     force: Annotated[bool, typer.Option("--force", help="Remove also what trained heads refer to.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove caches that were never finished or that a newer one replaces; with names, these caches themselves."""
+    """Remove caches that were never finished or that a newer one replaces; with names, these caches themselves.
+
+    Replaced is what a collection on this machine, found by its name, had in an earlier version.
+    """
     from ragcun_cache.cache.gc import find_garbage, remove
+    from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
 
     home = Home.default()
     named = [layout for layout, _ in find_caches(names)] if names else []
     records: list[dict[str, Any]] = []
-    for one in find_garbage(home.caches, home.heads, named):
+    for one in find_garbage(home, named):
         kept_for = () if force else one.heads
-        removed = delete and not kept_for
+        removed, refused = delete and not kept_for, None
         if removed:
-            remove(one)
+            try:
+                remove(one)
+            except CacheError as error:  # Somebody is writing it; the others can go all the same.
+                removed, refused = False, error.problem
         records.append(
             {
                 "folder": str(one.layout.folder),
@@ -330,6 +337,7 @@ def gc(
                 "bytes": one.bytes,
                 "heads": list(one.heads),
                 "removed": removed,
+                "refused": refused,
             }
         )
     if as_json:
@@ -338,6 +346,7 @@ def gc(
     for record in records:
         heads = record["heads"]
         kept = f"; kept for {len(heads)} heads such as {heads[0]} (--force removes it)" if heads and not force else ""
+        kept = f"; {record['refused']}" if record["refused"] else kept
         verb = "removed" if record["removed"] else "kept" if kept else "could go"
         typer.echo(f"{verb}: {record['folder']}, {_size(record['bytes'])}, {record['reason']}{kept}")
     if not records:

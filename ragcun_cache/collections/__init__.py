@@ -1,7 +1,7 @@
 """Passages, queries and relevance judgements: found, fetched, checked and read."""
 
 from ragcun_cache.collections.check import check_collection
-from ragcun_cache.collections.collection import Collection
+from ragcun_cache.collections.collection import Collection, open_collection
 from ragcun_cache.collections.flaws import Flaw
 from ragcun_cache.collections.locate import collections_on_disk, find_collection
 from ragcun_cache.collections.qrels import Qrels
@@ -21,6 +21,7 @@ __all__ = [
     "collections_on_disk",
     "find_collection",
     "members",
+    "open_collection",
     "sample_pairs",
     "title_pairs",
 ]

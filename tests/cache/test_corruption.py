@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.cache import CacheLayout, EmbeddingCache
+from ragcun_cache.cache.convert import convert
 from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.cache.pair import made_at
 from ragcun_cache.cache.verify import repair, verify
 from ragcun_cache.errors import CacheError
 
@@ -207,3 +210,32 @@ def test_a_reader_of_damaged_rows_raises_nothing_but_cache_errors(patient) -> No
             continue
         assert len(ids) == len(norms) == ROWS
         assert norms.dtype == np.float32
+
+
+def test_what_is_mended_or_converted_is_as_old_as_it_was(driver, patient) -> None:
+    cache = patient("memmap")
+    layout = CacheLayout(cache.folder)
+
+    def age() -> str:
+        return made_at(layout, Manifest.parse(layout.manifest.read_bytes(), layout.manifest))
+
+    for name in MANIFESTS:
+        os.utime(cache.folder / name, (0, 0))
+    layout.manifest.unlink()
+    repair(cache.folder, verify(cache.folder), lambda index: driver.shard_at(index, ROWS))
+    assert age().startswith("1970-01-01")
+    (cache.folder / "vectors-00001.npy").unlink()
+    # As on another machine: other bytes, so the manifest is written anew.
+    repair(cache.folder, verify(cache.folder), lambda index: driver.shard_at(index + 1, ROWS))
+    assert age().startswith("1970-01-01")
+    convert(cache.folder, "parquet")
+    assert age().startswith("1970-01-01")
+
+
+def test_an_old_cache_that_is_converted_stays_old(patient) -> None:
+    cache = patient("memmap")
+    layout = CacheLayout(cache.folder)
+    for name in MANIFESTS:
+        os.utime(cache.folder / name, (0, 0))
+    convert(cache.folder, "parquet")
+    assert made_at(layout, Manifest.parse(layout.manifest.read_bytes(), layout.manifest)).startswith("1970-01-01")

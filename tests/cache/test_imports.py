@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def test_every_kind_comes_in_collection_order(
     np.testing.assert_allclose(cache.array(np.float64), in_order_nd / np.maximum(norms, 1)[:, None], atol=5e-4)
     assert cache.manifest.spec["backend"] == "imported"
     assert cache.manifest.provenance["source"]["name"] == source.name
+    assert datetime.fromisoformat(cache.manifest.provenance["created"]).tzinfo == UTC
     first = next(collection.texts(Role.PASSAGE))
     text = f"{first.titles[0]} {first.texts[0]}".strip()
     assert cache.metadata()["text_sha256"][0] == sha256(text.encode()).digest()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, list_caches, verify
 from ragcun_cache.cache.convert import convert
 from ragcun_cache.cache.merge import find_splits, merge
+from ragcun_cache.cache.pair import made_at
 from ragcun_cache.cache.part import Part
 from ragcun_cache.errors import CacheError, ConfigError
 
@@ -69,6 +70,13 @@ def test_merged_parts_are_the_whole(driver: ModuleType, tmp_path: Path, of: int)
     assert verify(split.whole.folder) == []
     assert sorted(merged.provenance["parts"]) == sorted(f"{number}/{of}" for number in range(1, of + 1))
     assert not (split.whole.folder.parent / "parts").exists()
+
+
+def test_a_merged_cache_is_as_old_as_its_oldest_part(driver: ModuleType, tmp_path: Path) -> None:
+    for number, day in ((1, "2026-03-02"), (2, "2026-03-01")):
+        write_part(driver, tmp_path, Part(number, 2), provenance={"created": f"{day}T00:00:00+00:00"})
+    (split,) = find_splits(tmp_path, "any")
+    assert made_at(split.whole, merge(split)) == "2026-03-01T00:00:00+00:00"
 
 
 def test_parts_that_are_kept_can_be_merged_again(driver: ModuleType, tmp_path: Path) -> None:

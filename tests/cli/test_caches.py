@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner, Result
 
 from ragcun_cache.cache import EmbeddingCache
@@ -83,8 +85,6 @@ def test_verify_finds_damage_and_repairs_only_that(cached: Path, tiny_encoder: P
 
 
 def test_repair_wants_the_model_that_made_the_cache(cached: Path, tmp_path: Path, tiny_encoder: Path) -> None:
-    import shutil
-
     other = tmp_path / tiny_encoder.name
     shutil.copytree(tiny_encoder, other)
     flip(other / "tokenizer_config.json")
@@ -169,6 +169,51 @@ def test_gc_is_dry_by_default_and_spares_what_a_head_refers_to(cached: Path, hom
     run("gc", "--delete", "--force")
     assert not cached.exists()
     assert EmbeddingCache(newer).rows == 201
+
+
+def test_gc_keeps_the_caches_of_folders_that_share_a_name(
+    cached: Path, home: Home, tmp_path: Path, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EncodeConfig(model=str(tiny_encoder), precision="fp32", device="cpu")
+    passages = []
+    for seed, team in enumerate(("a", "b")):
+        folder = shutil.copytree(tiny_collection(f"made-{team}", seed=seed), tmp_path / team / "docs")
+        passages.append(encode_collection(find_collection(str(folder), home), home, config)[1].folder)
+    assert passages[0].parent == passages[1].parent
+    monkeypatch.chdir(tmp_path / "a")  # Where a folder `docs` is, which is not the one of both caches.
+    assert "nothing to remove" in run("gc", "--delete").stdout
+    assert all(EmbeddingCache(folder).rows == 120 for folder in passages)
+
+
+def test_gc_keeps_what_the_collection_is_again(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    corpus = home.collections / "tiny" / "corpus.jsonl"
+    before = corpus.read_text()
+    config = EncodeConfig(model=str(tiny_encoder), precision="fp32", device="cpu", shard_rows=50)
+    corpus.write_text(before + '{"_id": "new", "text": "one more"}\n')
+    encode_collection(find_collection("tiny", home), home, config)
+    assert str(cached) in run("gc").stdout
+    corpus.write_text(before)
+    assert "nothing to remove" in run("gc").stdout
+
+
+def test_gc_keeps_a_cache_that_is_being_written_and_goes_on(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    corpus = home.collections / "tiny" / "corpus.jsonl"
+    config = EncodeConfig(model=str(tiny_encoder), precision="fp32", device="cpu", shard_rows=50)
+    folders = [cached]
+    for row in range(2):
+        with corpus.open("a") as more:
+            more.write(f'{{"_id": "new {row}", "text": "one more"}}\n')
+        folders.append(encode_collection(find_collection("tiny", home), home, config)[1].folder)
+    first, second = sorted(folders[:2])
+    with FileLock(first / ".lock"):
+        said = run("gc", "--delete")
+    assert said.exit_code == 0
+    assert f"kept: {first}" in said.stdout
+    assert "another process is writing this cache" in said.stdout
+    assert f"removed: {second}" in said.stdout
+    assert [folder.exists() for folder in (first, second, folders[2])] == [True, False, True]
+    (record,) = json.loads(run("gc", "--delete", "--json").stdout)
+    assert (record["removed"], record["refused"]) == (True, None)
 
 
 def test_a_missing_manifest_is_found_and_restored(cached: Path) -> None:
