@@ -98,7 +98,8 @@ class CacheWriter:
         """Prepare to create or resume the cache that ``asked`` (a manifest without shards) describes, or a part of it.
 
         The manifest of a part is that of the whole cache with some of its shards, under their final names, and never
-        complete.
+        complete. What ``asked`` has under ``attempts`` in its provenance is added to that of a cache that is resumed;
+        all else that the cache says of itself stays.
         """
         self._layout = layout
         self._part = part
@@ -124,7 +125,7 @@ class CacheWriter:
                     # A manifest that names files which are not there is no ground to sweep others on.
                     EmbeddingCache(self._layout.folder, allow_incomplete=True)
                     bring_copy_along(self._layout, found)
-                    self.manifest = found
+                    self.manifest = self._resumed(found)
                 else:
                     self._asked.write(self._layout)
                 sweep(self._layout, self.manifest)
@@ -155,6 +156,17 @@ class CacheWriter:
         manifest, end = self.manifest, self.shards.stop * self.manifest.shard_rows
         start = self.shards.start * manifest.shard_rows + manifest.rows
         return max(min(end, manifest.total_rows) - start, 0)
+
+    def _resumed(self, found: Manifest) -> Manifest:
+        """Return ``found`` with the attempt that begins now beside those that wrote what is there.
+
+        It is recorded with the first shard that it writes.
+        """
+        mine = self._asked.provenance.get("attempts", [])
+        if found.finished or not mine:
+            return found
+        attempts = [*found.provenance.get("attempts", []), *({**one, "rows_before": found.rows} for one in mine)]
+        return found.model_copy(update={"provenance": {**found.provenance, "attempts": attempts}})
 
     def _check_same(self, found: Manifest) -> None:
         asked = self._asked
@@ -230,7 +242,7 @@ class CacheWriter:
         self.manifest = manifest
 
     def finish(self, **provenance: Any) -> Manifest:
-        """Mark the cache complete, or the part finished, keeping ``provenance`` (versions, device, seconds) with it.
+        """Mark the cache complete, or the part finished, keeping ``provenance`` (seconds) with the last attempt.
 
         Whoever calls has compared what was there before with the collection as it is.
 
@@ -246,7 +258,13 @@ class CacheWriter:
                 found=manifest.rows,
             )
         if not manifest.finished:
-            told = {**manifest.provenance, **provenance} | ({"finished": True} if self._part else {})
+            told = dict(manifest.provenance)
+            if attempts := told.get("attempts"):
+                told["attempts"] = [*attempts[:-1], {**attempts[-1], **provenance}]
+            else:
+                told |= provenance
+            if self._part is not None:
+                told["finished"] = True
             manifest = manifest.model_copy(update={"complete": self._part is None, "provenance": told})
             with _disk_errors(self._layout.folder):
                 manifest.write(self._layout)

@@ -180,7 +180,7 @@ def _lines(collection: str, report: EncodeReport) -> str:
     if report.reason:
         line += f"\n  chosen: {report.reason}"
     if report.encoded:
-        speed = phases.tokens * int(manifest.provenance.get("workers", 1)) / phases.forward
+        speed = phases.tokens / report.loop_seconds
         line += (
             f"\n  read {phases.read:,.1f} s, load model {phases.load:,.1f} s, tokenise {phases.tokenise:,.1f} s, "
             f"forward {phases.forward:,.1f} s, write {phases.write:,.1f} s (they overlap); "

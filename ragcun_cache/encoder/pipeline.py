@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,7 @@ class EncodeReport:
         seconds: of this call.
         phases: where they went; some phases run at the same time.
         reason: why this backend and this precision, if they were not asked for.
+        loop_seconds: of ``seconds``, from the first block that is read until the last shard is written.
     """
 
     role: Role
@@ -67,6 +69,7 @@ class EncodeReport:
     seconds: float
     phases: Phases = NOTHING_DONE
     reason: str = ""
+    loop_seconds: float = 0.0
 
 
 def encode_collection(
@@ -126,7 +129,7 @@ def encode_role(
     config, spec = engine.model.config, engine.model.spec(role)
     layout = CacheLayout.of(home.caches, collection.name, role, spec.fingerprint, content)
     pool = VectorPool(home.caches, spec.fingerprint, exclude=layout.folder)
-    before_dim = time.monotonic()
+    began, before_dim = datetime.now(UTC).isoformat(), time.monotonic()
     asked = Manifest(
         collection=collection.name,
         role=role,
@@ -139,21 +142,12 @@ def encode_role(
         format=config.format,
         shard_rows=config.shard_rows or usual_shard_rows(total_rows),
         total_rows=total_rows,
-        provenance={
-            "created": datetime.now(UTC).isoformat(),
-            "device": config.device,
-            "batch_tokens": config.batch_tokens,
-            "engine": engine.name,
-            "workers": engine.workers,
-            "machine": machine(),
-            "versions": library_versions(),
-            "commit": source_commit(),
-        },
+        provenance={"created": began, "attempts": [_attempt(engine, began)]},
     )
     load = Phases(load=time.monotonic() - before_dim)
     layout = part.layout(layout) if part else layout
     with CacheWriter(layout, asked, part) as writer:
-        encoded, copied, phases = _write_shards(collection, role, engine, pool, writer)
+        encoded, copied, phases, loop_seconds = _write_shards(collection, role, engine, pool, writer)
         if collection.content_sha256(role) != content:
             raise CacheError(
                 "the collection changed while it was encoded", where=collection.folder, fix="run the same again"
@@ -162,7 +156,22 @@ def encode_role(
         manifest = writer.finish(seconds=round(seconds, 3), rows_copied=copied, phases=phases.to_dict())
     dropped = 0 if part else _dropped(home, layout, manifest)
     reason = engine.model.choice.reason
-    return EncodeReport(role, layout.folder, manifest, encoded, copied, dropped, seconds, phases, reason)
+    return EncodeReport(role, layout.folder, manifest, encoded, copied, dropped, seconds, phases, reason, loop_seconds)
+
+
+def _attempt(engine: Engine, began: str) -> dict[str, Any]:
+    """Return what one call encodes with: a cache that was resumed need not have been made by one machine."""
+    config = engine.model.config
+    return {
+        "began": began,
+        "device": config.device,
+        "batch_tokens": config.batch_tokens,
+        "engine": engine.name,
+        "workers": engine.workers,
+        "machine": machine(),
+        "versions": library_versions(),
+        "commit": source_commit(),
+    }
 
 
 def _dropped(home: Home, layout: CacheLayout, manifest: Manifest) -> int:
@@ -218,18 +227,22 @@ def usual_shard_rows(total_rows: int) -> int:
 
 def _write_shards(
     collection: Collection, role: Role, engine: Engine, pool: VectorPool, writer: CacheWriter
-) -> tuple[int, int, Phases]:
-    """Append every shard that is not there yet; return how many rows were encoded, how many copied, and what it took.
+) -> tuple[int, int, Phases, float]:
+    """Append every shard that is not there yet.
+
+    Returns:
+        rows encoded, rows copied, the phases, and the seconds of the loop over what was not there.
 
     Reading and tokenising run ahead of the forward pass, hashing and writing behind it, in threads of their own.
     """
     manifest, missing = writer.manifest, writer.missing_rows
     if manifest.finished:
-        return 0, 0, NOTHING_DONE
+        return 0, 0, NOTHING_DONE, 0.0
     spec = engine.model.spec(role)
     label = f"{collection.name} {'queries' if role is Role.QUERY else 'passages'}"
     texts = islice(enumerate(text_blocks(collection, role, manifest.shard_rows)), writer.shards.stop)
     copied, total, write_seconds = 0, _check_recorded(texts, spec, writer, label), 0.0
+    loop_started = time.perf_counter()
 
     def write(block: Block, encoded: Encoded) -> None:
         nonlocal write_seconds
@@ -250,7 +263,8 @@ def _write_shards(
                 advance(there)
                 copied += there
                 total += block.phases + encoded.phases
-    return missing - copied, copied, total + Phases(write=write_seconds)
+    seconds = time.perf_counter() - loop_started
+    return missing - copied, copied, total + Phases(write=write_seconds), seconds
 
 
 def _check_recorded(texts: Iterator[NumberedTexts], spec: EncoderSpec, writer: CacheWriter, label: str) -> Phases:

@@ -140,7 +140,7 @@ def test_two_workers_one_of_them_killed_give_the_bytes_of_one_process(
     assert killed
     assert shard_files(home) == expected
     assert [report.encoded for report in reports] == [70, 330]
-    assert reports[1].manifest.provenance["workers"] == 2
+    assert reports[1].manifest.provenance["attempts"][0]["workers"] == 2
     assert reports[1].phases.tokens == reports[1].manifest.tokens
     assert all(verify(report.folder) == [] for report in reports)
     assert multiprocessing.active_children() == []

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragcun_cache.cache import CacheWriter, EmbeddingCache, Shard, list_caches
+from ragcun_cache.cache import CacheWriter, EmbeddingCache, Manifest, Shard, list_caches
 from ragcun_cache.cache.part import Part
 from ragcun_cache.collections import Collection, Texts, find_collection
-from ragcun_cache.encoder import EncodeConfig, encode_collection, pipeline
+from ragcun_cache.encoder import EncodeConfig, EncodeReport, encode_collection, pipeline
+from ragcun_cache.encoder.phases import Phases
 from ragcun_cache.encoder.torch_backend import TorchBackend
 from ragcun_cache.errors import CacheError, CollectionError, ConfigError
 from ragcun_cache.home import Home
@@ -299,6 +300,56 @@ def test_the_check_of_what_is_there_shows_its_progress(
     monkeypatch.setattr(pipeline, "progress", told)
     encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40), part=Part(2, 3))
     assert shown == [("encode tiny queries", 40, 40), ("check tiny passages", 40, 40), ("encode tiny passages", 40, 40)]
+
+
+def test_every_attempt_is_recorded_with_what_it_was(
+    home: Home, tiny_collection, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_collection()
+    collection, append = find_collection("tiny", home), CacheWriter.append
+
+    def cut(self: CacheWriter, shard: Shard) -> None:
+        if shard.ids[0] == "p80":
+            raise KeyboardInterrupt
+        append(self, shard)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CacheWriter, "append", cut)
+        patch.setattr(pipeline, "machine", lambda: {"cpu": "the first"})
+        encode_collection(collection, home, config_of(tiny_encoder, shard_rows=40, batch_tokens=64))
+    monkeypatch.setattr(pipeline, "machine", lambda: {"cpu": "the second"})
+    config = config_of(tiny_encoder, shard_rows=40, batch_tokens=128)
+    for _ in range(2):  # Once complete, it is not written again.
+        manifest = encode_collection(collection, home, config)[1].manifest
+        first, second = manifest.provenance["attempts"]
+        assert (first["machine"]["cpu"], first["batch_tokens"]) == ("the first", 64)
+        assert (second["machine"]["cpu"], second["batch_tokens"], second["rows_before"]) == ("the second", 128, 80)
+        assert first["began"] == manifest.provenance["created"] < second["began"]
+        assert first.keys().isdisjoint({"seconds", "phases"})
+        assert second["phases"]["tokens"] < manifest.tokens
+        assert second["seconds"] > 0
+
+
+def test_the_rate_is_of_the_time_that_passed(tmp_path: Path) -> None:
+    from ragcun_cache.cli.encode import _lines
+
+    spec = {"backend": "torch", "precision": "fp32"}
+    manifest = Manifest(
+        collection="tiny",
+        role=Role.PASSAGE,
+        content_sha256="",
+        spec=spec,
+        fingerprint="",
+        encoder="",
+        dim=2,
+        dtype="float16",
+        shard_rows=1,
+        total_rows=0,
+        provenance={"workers": 1},
+    )
+    phases = Phases(forward=40.0, tokens=10_000)  # Of four workers at once.
+    report = EncodeReport(Role.PASSAGE, tmp_path, manifest, 100, 0, 0, 15.0, phases, loop_seconds=10.0)
+    assert "1,000 tokens/s" in _lines("tiny", report)
 
 
 def test_auto_precision_is_the_same_for_queries_and_passages(home: Home, tiny_collection, tiny_encoder: Path) -> None:
