@@ -228,12 +228,12 @@ def usual_shard_rows(total_rows: int) -> int:
 def _write_shards(
     collection: Collection, role: Role, engine: Engine, pool: VectorPool, writer: CacheWriter
 ) -> tuple[int, int, Phases, float]:
-    """Append every shard that is not there yet.
+    """Append every shard that is not there yet, once those that are have been compared with the texts.
+
+    Reading and tokenising run ahead of the forward pass, hashing and writing behind it, in threads of their own.
 
     Returns:
         rows encoded, rows copied, the phases, and the seconds of the loop over what was not there.
-
-    Reading and tokenising run ahead of the forward pass, hashing and writing behind it, in threads of their own.
     """
     manifest, missing = writer.manifest, writer.missing_rows
     if manifest.finished:
