@@ -78,7 +78,7 @@ def _publish(graph: Any, folder: Path) -> None:
             with (partial / name).open("rb") as handle:
                 os.fsync(handle.fileno())
         write_json(partial / _CHECKSUMS_NAME, {name: sha256_file(partial / name) for name in _FILES})
-        with FileLock(folder.parent / f"{folder.name}.lock"):
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not _is_sound(folder):
                 if folder.exists():
                     folder.rename(old)
