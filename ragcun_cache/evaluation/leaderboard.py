@@ -201,7 +201,7 @@ class _Table:
         return found[0] if found else None
 
     def _scores(self, results: Sequence[Result]) -> NDArray[np.float64]:
-        """Return the (seeds, queries) scores; queries are in the same order in all results of one setting."""
+        """Return the (seeds, queries) scores; queries are in the order of their ids, as the store gives them."""
         return np.stack([self.store.per_query(one).values[self.metric] for one in _newest_of_each_seed(results)])
 
     def _row(self, group: str, baseline: str | None) -> Row:

@@ -113,7 +113,11 @@ class ResultStore:
         self._scores.pop(result.key, None)
 
     def per_query(self, result: Result) -> QueryScores:
-        """Return the per-query scores of a result, under the names that its ``metrics`` have."""
+        """Return the per-query scores of a result, under the names that its ``metrics`` have.
+
+        Queries are in the order of their ids, whatever that of the judgements' file was when it was evaluated: row for
+        row, two results of one setting are of the same queries.
+        """
         return self._per_query(result)[0]
 
     def gold_seen(self, result: Result) -> NDArray[np.bool_] | None:
@@ -130,7 +134,8 @@ class ResultStore:
         if key not in self._scores:
             path = self.per_query_path(key)
             try:
-                frame = pl.read_parquet(path)
+                # The hash of the judgements, and so the setting, is the same in whatever order a file has them.
+                frame = pl.read_parquet(path).sort("query_id")
                 values = {name: frame[name].to_numpy().astype(np.float64, copy=False) for name in result.metrics}
                 seen = frame["gold_seen"]
                 query_ids = frame["query_id"].to_list()

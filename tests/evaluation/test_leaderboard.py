@@ -71,7 +71,7 @@ class Store:
             seen = int(gold_seen_q.sum())
             parts = SeenGold(seen=seen, unseen=len(scores_q) - seen, repeated=0, seen_metrics={}, unseen_metrics={})
             result = result.model_copy(update={"seen_gold": parts})
-        self.store.save(result, QueryScores([f"q{i}" for i in range(len(scores_q))], values), gold_seen_q)
+        self.store.save(result, QueryScores([f"q{i:03d}" for i in range(len(scores_q))], values), gold_seen_q)
         return result
 
     def boards(self, metric: str = "ndcg@10", baseline: str | None = None) -> list[Leaderboard]:

@@ -76,6 +76,20 @@ def test_which_gold_was_seen_is_kept(store: ResultStore) -> None:
     assert again(store).all() == [result]
 
 
+def test_queries_come_in_the_order_of_their_ids_whatever_that_of_the_file(store: ResultStore) -> None:
+    seen = SeenGold(seen=1, unseen=1, repeated=0, seen_metrics={"ndcg@10": 0.5}, unseen_metrics={"ndcg@10": 0.0})
+    result, scores = make()
+    result = result.model_copy(update={"seen_gold": seen})
+    turned = QueryScores(scores.query_ids[::-1], {name: value_q[::-1] for name, value_q in scores.values.items()})
+    store.save(result, turned, np.array([False, True]))
+    assert pl.read_parquet(store.per_query_path(result.key))["query_id"].to_list() == ["q1", "q0"]
+    found, mask = again(store).per_query(result), again(store).gold_seen(result)
+    assert found.query_ids == ["q0", "q1"]
+    for name, value_q in scores.values.items():
+        assert found.values[name].tolist() == value_q.tolist()
+    assert mask is not None and mask.tolist() == [True, False]
+
+
 def test_any_parquet_reader_takes_the_files_as_one_table(store: ResultStore) -> None:
     for arguments in (("a", raw_head(8)), ("b", FUSION)):
         store.save(*make(*arguments))

@@ -11,6 +11,7 @@ from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.collection import Collection, open_collection
 from ragcun_cache.errors import EvaluationError
 from ragcun_cache.evaluation.config import EvalConfig
+from ragcun_cache.evaluation.leaderboard import build_leaderboards
 from ragcun_cache.evaluation.results import route_of
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Encode, Subject, encode_raw
@@ -139,6 +140,27 @@ def test_per_query_scores_are_kept_at_full_precision(home: Home, make_subject: M
     for metric, mean in result.metrics.items():
         assert scores.mean(metric) == mean
     assert 0 < result.metrics["ndcg@10"] < 1
+
+
+def test_queries_are_paired_by_their_ids_after_the_judgements_were_put_in_another_order(
+    home: Home, make_subject: MakeSubject
+) -> None:
+    store = ResultStore(home.results)
+    subject = make_subject()
+    raw = subject.evaluate(raw_head(32), lambda: encode_raw, store)
+    path = subject.collection.qrels_path("test")
+    title, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([title, *reversed(lines)]) + "\n")
+    turned = Subject.of(subject.collection, subject.pair, EvalConfig())
+    # The same vectors under another name: it ties on every query.
+    same = raw_head(32).model_copy(update={"name": "same", "sha256": "same", "arch": "same"})
+    again = turned.evaluate(same, lambda: encode_raw, store)
+    assert again.setting == raw.setting
+    assert len(set(store.per_query(raw).values["ndcg@10"])) > 1
+    (board,) = build_leaderboards(store.all(), store, n_permutations=9)
+    against = board.rows[1].cells["tiny/test"].against_raw
+    assert against is not None
+    assert (against.wins, against.ties, against.losses, against.interval) == (0, 15, 0, (0.0, 0.0))
 
 
 def test_a_head_that_puts_out_nonsense_is_named_and_leaves_no_result(home: Home, make_subject: MakeSubject) -> None:
