@@ -21,17 +21,18 @@ from benchmarks.shuffled_heads import ARCH as SHUFFLED_HEAD
 from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep, SweepRun
 from ragcun_cache.cli.arguments import settings
-from ragcun_cache.errors import EvaluationError
+from ragcun_cache.errors import EvaluationError, HeadError
 from ragcun_cache.evaluation.render import provenance_markdown
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.significance import Comparison, compare, holm
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.files import write_text
+from ragcun_cache.heads.store import read_record
 from ragcun_cache.home import Home
 from ragcun_cache.report.provenance import ranges
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.diagnostics import DEV_METRIC
-from ragcun_cache.tuning.config import Labels
+from ragcun_cache.tuning.config import Labels, TuneConfig, load_tune_config
 from ragcun_cache.tuning.record import TuningRecord, list_tunings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "beating_raw.md"
@@ -116,15 +117,24 @@ class Outcome:
         return np.array([one.metrics[METRIC] for one in self.used])
 
 
-def write_page(home: Home, recipes: Sequence[Path], page: Path, train: Mapping[str, Any] | None = None) -> None:
+def write_page(
+    home: Home,
+    tunings: Sequence[TuneConfig],
+    recipes: Sequence[Path],
+    page: Path,
+    train: Mapping[str, Any] | None = None,
+) -> None:
     """Write the page and, beside it, every trial as CSV. ``train`` goes over the settings of the ``recipes`` of heads.
 
+    Of what was tuned the page only shows what was tuned as one of ``tunings`` says, with any seed and encoder.
+
     Raises:
-        EvaluationError: nothing was tuned yet, or a result that a tuning names is not in the store.
+        EvaluationError: nothing was tuned so yet, or a result that a tuning names is not in the store.
 
     """
     store = ResultStore(home.results)
-    records = list_tunings(home.tunings)
+    asked = {_asked(config) for config in tunings}
+    records = [record for record in list_tunings(home.tunings) if _asked(record.config) in asked]
     if not records:
         raise EvaluationError("nothing was tuned yet", where=home.tunings, fix="make beat")
     trials = page.with_name(f"{page.stem}_trials.csv")
@@ -143,19 +153,52 @@ def write_page(home: Home, recipes: Sequence[Path], page: Path, train: Mapping[s
         if encoder in first:
             blocks += [block for sweep in sweeps for block in _dense(sweep, store)]
             used += [result for sweep in sweeps for run in sweep.runs for result in run.results]
-        blocks += _null(outcomes, encoder, store)
+        shuffled_heads = _shuffled_heads(encoder, store)
+        blocks += _null(outcomes, shuffled_heads, store)
+        used += shuffled_heads
         blocks += _tried(outcomes, trials.name)
-    blocks.append(provenance_markdown(used).replace("###", "##", 1).strip())
+    origin = provenance_markdown(used, home).replace("###", "##", 1).strip()
+    blocks.append("\n".join([origin, *_adapters(records, home)]))
     write_text(page, paragraphs(*blocks) + "\n")
     write_text(trials, _trials([record for group in by_encoder.values() for one in group for record in one.records]))
+
+
+def _adapters(records: Sequence[TuningRecord], home: Home) -> list[str]:
+    """Return lines that say from how many pairs the adapters were learnt that are a part of what was chosen."""
+    counts: dict[str, list[int | None]] = {}
+    for record in records:
+        if record.head is not None:
+            drawn = record.config.train_queries
+            place = record.collection + (f" ({drawn} train queries)" if drawn else "")
+            try:
+                count = read_record(home.heads / record.head).provenance.get("train_pairs")
+            except HeadError:
+                count = None
+            counts.setdefault(place, []).append(count)
+    return [f"- adapters of `tune`: {place}, {_number_of_pairs(found)}" for place, found in sorted(counts.items())]
+
+
+def _number_of_pairs(counts: Sequence[int | None]) -> str:
+    known = sorted({count for count in counts if count is not None})
+    if not known:
+        return "number of pairs unknown"
+    return " to ".join(dict.fromkeys([f"{known[0]:,}", f"{known[-1]:,}"])) + " pairs"
+
+
+def _asked(config: TuneConfig) -> str:
+    """Return all of a tuning's settings but its seed and encoder, which make no other row."""
+    return config.model_dump_json(exclude={"seed", "encoder"})
 
 
 def _outcomes(records: Sequence[TuningRecord], store: ResultStore) -> list[Outcome]:
     groups: dict[str, dict[int, TuningRecord]] = {}
     # Of one tuning that is there twice, under names of different versions, the latest.
     for record in sorted(records, key=lambda one: one.date):
-        asked = record.config.model_dump_json(exclude={"seed", "encoder"})
-        groups.setdefault(f"{record.encoder} {record.collection} {asked}", {})[record.config.seed] = record
+        group = groups.setdefault(f"{record.encoder} {record.collection} {_asked(record.config)}", {})
+        if any(one.raw != record.raw for one in group.values()):
+            # Tested on other vectors or judgements than this later one: their queries are no pairs.
+            group.clear()
+        group[record.config.seed] = record
     outcomes = []
     for _, group in sorted(groups.items()):
         ordered = [group[seed] for seed in sorted(group)]
@@ -194,25 +237,28 @@ def _tuned(outcomes: Sequence[Outcome], store: ResultStore) -> list[str]:
 
 
 def _main_table(outcomes: Sequence[Outcome], store: ResultStore) -> str:
-    found = {one.collection: compare(_scores(one.used, store), _scores([one.raw], store)) for one in outcomes}
-    corrected = holm({name: one.p_value for name, one in found.items()})
+    found = [compare(_scores(one.used, store), _scores([one.raw], store)) for one in outcomes]
+    corrected = holm({place: one.p_value for place, one in enumerate(found)})
     gold = any(result.seen_gold is not None for outcome in outcomes for result in outcome.used)
     rows = []
-    for one in outcomes:
-        comparison, name = found[one.collection], one.collection
+    for place, (one, comparison) in enumerate(zip(outcomes, found, strict=True)):
         row = [
-            name,
+            one.collection,
             f"{one.raw.metrics[METRIC]:.4f}",
             _mean_sd(one.value_s()),
             str(len(one.used)),
             _difference(comparison),
-            _p(corrected[name]),
+            _p(corrected[place]),
             f"{comparison.wins}/{comparison.ties}/{comparison.losses}",
         ]
         rows.append([*row, *(_gold(one, store) if gold else [])])
-    if len(outcomes) > 1:
-        raw = float(np.mean([one.raw.metrics[METRIC] for one in outcomes]))
-        mean = float(np.mean([one.value_s().mean() for one in outcomes]))
+    by_collection: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        by_collection.setdefault(one.collection, []).append(one)
+    if len(by_collection) > 1:
+        # A collection counts once, however often it was tuned.
+        raw = _mean(_mean(one.raw.metrics[METRIC] for one in same) for same in by_collection.values())
+        mean = _mean(_mean(one.value_s().mean() for one in same) for same in by_collection.values())
         blanks = [""] * (len(rows[0]) - 5)
         rows.append(["mean", f"{raw:.4f}", f"{mean:.4f}", "", f"{mean - raw:+.4f}", *blanks])
     columns = ["collection", "raw", "tuned", "seeds", "difference (95 %)", "p", "won/tied/lost"]
@@ -304,25 +350,30 @@ def _spread(found: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _null(outcomes: Sequence[Outcome], encoder: str, store: ResultStore) -> list[str]:
+def _shuffled_heads(encoder: str, store: ResultStore) -> list[Result]:
+    """Return the results of default heads on shuffled pairs, one for each setting, way of choosing the epoch and seed.
+
+    Of results by other code, which have other weights, it is the latest.
+    """
+    found: dict[tuple[str, str, int | None], Result] = {}
+    for one in store.all():
+        system, setting = one.system, one.setting
+        if system.arch == SHUFFLED_HEAD and setting.encoder == encoder and _is_todays(system.settings):
+            found[setting.sha256, str(system.settings["select"]), system.seed] = one
+    return list(found.values())
+
+
+def _null(outcomes: Sequence[Outcome], heads: Sequence[Result], store: ResultStore) -> list[str]:
     shuffled = [one for one in outcomes if one.records[0].config.shuffled]
     blocks = ["### The planted null", _NULL, _spread_table(shuffled, store)] if shuffled else []
-    heads = [
-        one
-        for one in store.all()
-        if one.system.arch == SHUFFLED_HEAD and one.setting.encoder == encoder and _is_todays(one.system.settings)
-    ]
     if not heads:
         return blocks
     raw = {one.setting.sha256: one for one in store.all() if one.system.is_raw}
-    # By seed: of results by other code, which have other weights, the latest.
-    groups: dict[tuple[str, str], dict[int | None, Result]] = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in heads:
-        of_seeds = groups.setdefault((result.setting.sha256, str(result.system.settings["select"])), {})
-        of_seeds[result.system.seed] = result
+        groups.setdefault((result.setting.sha256, str(result.system.settings["select"])), []).append(result)
     rows = []
-    named = [(key, list(of_seeds.values())) for key, of_seeds in groups.items()]
-    for (setting, select), results in sorted(named, key=lambda item: item[1][0].setting.collection):
+    for (setting, select), results in sorted(groups.items(), key=lambda item: item[1][0].setting.collection):
         raw_q = _scores([raw[setting]], store)
         found = [compare(_scores([one], store), raw_q) for one in results]
         name = f"{results[0].setting.collection}, epoch {'chosen on dev' if select == 'best_dev' else 'the last'}"
@@ -488,6 +539,7 @@ def _p(value: float, name: str = "") -> str:
 
 _NAMES = ("lejepa_ten_seeds", "lejepa_fresh_queries", "lejepa_choice", "lejepa_choice_wider")
 _RECIPES = [Path(f"pipelines/{name}.yaml") for name in _NAMES]
+_TUNINGS = Path("pipelines/tune")
 
 
 def main(
@@ -497,10 +549,14 @@ def main(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="name=value: as it was set for `ragcun-cache ablate`; repeatable.")
     ] = None,
+    tunings: Annotated[
+        Path, typer.Option(help="Folder with the recipes of `ragcun-cache tune` that are on the page.")
+    ] = _TUNINGS,
     page: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
 ) -> None:
     """Write the page from the tunings, heads and results that are stored."""
-    write_page(Home.default(), recipe, page, settings(set_))
+    configs = [load_tune_config(path, {}) for path in sorted(tunings.glob("*.yaml"))]
+    write_page(Home.default(), configs, recipe, page, settings(set_))
     typer.echo(f"{page}")
 
 

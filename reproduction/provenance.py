@@ -7,6 +7,7 @@ from typing import Any
 
 from ragcun_cache.cache import list_caches
 from ragcun_cache.cache.manifest import Manifest
+from ragcun_cache.evaluation.origin import encoders, made, training
 from ragcun_cache.files import sha256_json
 from ragcun_cache.home import Home
 from ragcun_cache.report.provenance import ranges
@@ -16,7 +17,7 @@ _SHORT = 12
 
 
 def provenance(rows: Mapping[str, Row], home: Home) -> str:
-    """Return machines, versions, commits, dates, seeds, vectors and seconds, as a Markdown list."""
+    """Return encoder, training, machines, versions, commits, dates, seeds, vectors and seconds, as a Markdown list."""
     runs = [run for row in rows.values() for run in row.runs.values()]
     if not runs:
         return "There is no result yet."
@@ -25,6 +26,8 @@ def provenance(rows: Mapping[str, Row], home: Home) -> str:
     settings = {result.setting.sha256: result for result in results}.values()
     dates = [result.date for result in results]
     facts = {
+        "encoder": encoders(results, home),
+        "trained on": training(results, home),
         "machine": [_pairs(result.machine) for result in results],
         "versions": [_pairs(result.versions) for result in results],
         "commit of training": [about.get("commit") or "not from a checkout" for about in trained],
@@ -83,13 +86,12 @@ def _caches(runs: list[SeedRun], home: Home) -> Iterator[Manifest]:
 
 def _vectors(manifest: Manifest) -> str:
     spec, source = manifest.spec, manifest.provenance.get("source")
-    made = f"model {spec.get('model_id')}, backend {spec.get('backend')}, precision {spec.get('precision')}"
-    made += "".join(f", {name}: {value}" for name, value in (spec.get("settings") or {}).items())
+    origin = f"model {spec.get('model_id')}, {made(spec)}"
     if source:
-        made += f", from {source['name']} (sha256 {source['sha256'][:_SHORT]})"
+        origin += f", from {source['name']} (sha256 {source['sha256'][:_SHORT]})"
     return (
         f"{manifest.collection}, {manifest.role} {manifest.fingerprint}, file {manifest.content_sha256[:_SHORT]}: "
-        f"{manifest.rows} × {manifest.dim} {manifest.dtype}, {made}"
+        f"{manifest.rows} × {manifest.dim} {manifest.dtype}, {origin}"
     )
 
 

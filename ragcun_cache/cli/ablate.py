@@ -55,9 +55,11 @@ def ablate(
     show(
         sweep.results(),
         sweep.bench.store,
+        sweep.home,
         baseline=baseline,
         as_json=as_json,
         markdown=markdown,
+        title=f"Results of the recipe `{sweep.recipe.name}`",
         more=_described(sweep),
     )
     if tensorboard is not None:

@@ -65,7 +65,7 @@ def evaluate(
             results.append(subject.evaluate(system, encode, store, cost=head_cost(record), run_folder=save_run))
             _note_seen(results[-1])
             _note_index(results[-1])
-    show(results, store, as_json=as_json, markdown=markdown)
+    show(results, store, home, as_json=as_json, markdown=markdown)
 
 
 def _subjects(datasets: list[str], split: str | None, encoder: str | None, index: str, home: Home) -> list[Subject]:

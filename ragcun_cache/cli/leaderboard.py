@@ -33,8 +33,9 @@ def leaderboard(
 
     if metric not in METRICS:
         raise unknown_choice("metric", metric, METRICS)
-    store, results = stored_results(Home.default(), dataset)
-    show(results, store, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
+    home = Home.default()
+    store, results = stored_results(home, dataset)
+    show(results, store, home, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
 
 
 def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, list[Result]]:
@@ -66,16 +67,19 @@ def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, 
 def show(
     results: Sequence[Result],
     store: ResultStore,
+    home: Home,
     *,
     metric: str = "ndcg@10",
     baseline: str | None = None,
     as_json: bool,
     markdown: Path | None,
+    title: str = "Results",
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the leaderboards of ``results``, as tables or as JSON, and write them as Markdown if asked to.
 
-    ``more`` is content of the JSON that goes before theirs.
+    ``title`` is that of the Markdown page; where its vectors and heads come from is read off ``home``. ``more`` is
+    content of the JSON that goes before theirs.
     """
     from ragcun_cache.evaluation.leaderboard import as_json as to_json
     from ragcun_cache.evaluation.leaderboard import build_leaderboards
@@ -86,7 +90,7 @@ def show(
         from ragcun_cache.evaluation.render import provenance_markdown, to_markdown
 
         command = "Written by `ragcun-cache leaderboard`, `eval` or `ablate` with `--markdown`; do not edit."
-        parts = ["# Results", command, to_markdown(boards), provenance_markdown(results)]
+        parts = [f"# {title}", command, to_markdown(boards), provenance_markdown(results, home)]
         write_text(markdown, "\n\n".join(part.strip() for part in parts) + "\n")
     if as_json:
         content = {

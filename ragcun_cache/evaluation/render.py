@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ragcun_cache.evaluation.results import Result
+    from ragcun_cache.home import Home
 
 _MARK = "†"
 _ABSENT = "–"
@@ -35,8 +36,13 @@ def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def provenance_markdown(results: Sequence[Result]) -> str:
-    """Return where the figures come from: seeds, dates, machines, versions and commits, as Markdown."""
+def provenance_markdown(results: Sequence[Result], home: Home) -> str:
+    """Return where the figures come from, as Markdown: vectors, training, seeds, dates, machines, versions, commits.
+
+    What results do not say of their vectors and heads is read off the caches and heads below ``home``.
+    """
+    from ragcun_cache.evaluation.origin import encoders, training
+
     seeds: dict[str, set[int]] = {}
     for result in results:
         system = result.system
@@ -49,6 +55,8 @@ def provenance_markdown(results: Sequence[Result]) -> str:
         "commit": [result.commit or "not from a checkout" for result in results],
     }
     lines = ["### Where these figures come from", ""]
+    lines += [f"- encoder: {found}" for found in encoders(results, home)]
+    lines += [f"- trained or chosen by: {found}" for found in training(results, home)]
     lines += [f"- seeds of {name}: {', '.join(map(str, sorted(found)))}" for name, found in sorted(seeds.items())]
     lines += [f"- {name}: {'; '.join(sorted(set(found)))}" for name, found in made_with.items()]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,12 @@ def test_from_yaml_to_a_tested_row_and_the_dry_run_afterwards(
     assert 0 < board["rows"][1]["cells"]["other/test"]["against_raw"]["p_value"] <= 1
     assert "failed: diverges, seed 0\n  a loss is not a finite number" in shown.stderr
     assert "1 of 2 runs failed; --retry-failed" in shown.stderr
-    assert "raw encoder" in (tmp_path / "table.md").read_text()
+    page = (tmp_path / "table.md").read_text()
+    assert page.startswith("# Results of the recipe `idea`\n") and "| raw encoder |" in page
+    assert re.search(
+        r"^- encoder: fake, fingerprint \w{16}: encoded by ragcun-cache, backend fake, ", page, re.MULTILINE
+    )
+    assert "\n- trained or chosen by: tiny/train, 40 pairs (lejepa random 16d)\n" in page
 
     curves = tmp_path / "curves"
     for _ in range(2):

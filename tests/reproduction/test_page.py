@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -102,6 +103,11 @@ def test_from_runs_to_the_page(
     origin = section(page, "Where these figures come from")
     for fact in ("machine: ", "versions: ", "commit of training: ", "0-2: `untrained`, `the same again`", "float16"):
         assert fact in origin
+    assert re.search(
+        r"^- encoder: fake, fingerprint \w{16}: encoded by ragcun-cache, backend fake, ", origin, re.MULTILINE
+    )
+    assert "- trained on: tiny/train, 40 pairs (lejepa random 16d)\n" in origin
+    assert ", model fake, encoded by ragcun-cache, backend fake, precision fp32" in origin
     # Rows that share their heads are counted once.
     assert "summed over 7 runs" in origin
     # So are the epochs that a run has from a longer one.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks import shuffled_heads
 from benchmarks.beating_raw import write_page
 from ragcun_cache.cli.main import app
 from ragcun_cache.errors import EvaluationError
+from ragcun_cache.evaluation.significance import compare
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.heads import list_heads
 from ragcun_cache.home import Home
@@ -35,6 +37,11 @@ def collections(judged_collection: Callable[..., Path]) -> None:
 def run(home: Home, **settings: object) -> Tuned:
     given = {"dataset": "topics", "minutes": FIRST_RUNG} | settings
     return tune(TuneConfig.model_validate(given), home, ResultStore(home.results))
+
+
+def configs(home: Home) -> list[TuneConfig]:
+    """All that was tuned."""
+    return [record.config for record in list_tunings(home.tunings)]
 
 
 @pytest.mark.usefixtures("collections")
@@ -70,12 +77,12 @@ def test_what_is_stored_is_passed_over_if_asked(home: Home) -> None:
 def test_the_page_says_what_the_store_says(home: Home, tmp_path: Path) -> None:
     page = tmp_path / "beating_raw.md"
     with pytest.raises(EvaluationError, match="nothing was tuned yet"):
-        write_page(home, [], page)
+        write_page(home, [], [], page)
     zero_shot = run(home, labels="none", transfer=["others"])
     in_domain = [run(home, seed=seed) for seed in range(2)]
     null = [run(home, seed=seed, shuffled=True) for seed in range(2)]
     run(home, train_queries=50)
-    write_page(home, [], page)
+    write_page(home, configs(home), [], page)
     text = page.read_text()
     for title in ("### Zero-shot", "### In-domain", "### With few labels", "### The planted null", "commit"):
         assert title in text
@@ -90,6 +97,75 @@ def test_the_page_says_what_the_store_says(home: Home, tmp_path: Path) -> None:
     trials = list(csv.DictReader(page.with_name("beating_raw_trials.csv").read_text().splitlines()))
     assert len(trials) == len(zero_shot.trials) + len(in_domain[0].trials)
     assert {(one["labels"], one["seeds"]) for one in trials} == {("none", "1"), ("train", "2")}
+
+
+def main_rows(page: Path) -> list[list[str]]:
+    """The cells of the rows of the first table of the page."""
+    _, *tables = page.read_text().split("| collection | raw | tuned |")
+    lines = tables[0].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+@pytest.mark.usefixtures("collections")
+def test_a_collection_tuned_twice_has_its_own_figures_in_each_row(home: Home, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    both = [
+        run(home, labels="none", transfer=["others"]),
+        run(home, labels="none", transfer=["others"], minutes=2 * FIRST_RUNG),
+    ]
+    assert both[0].winner is not None and both[1].winner is not None
+    # The second is given another winner, no better than raw, so that the two rows differ.
+    (record,) = [one for one in list_tunings(home.tunings) if one.config.minutes == 2 * FIRST_RUNG]
+    record.model_copy(update={"winner": None}).save(home.tunings)
+    run(home, dataset="others", labels="none", transfer=["topics"])
+    write_page(home, configs(home), [], page)
+    store = ResultStore(home.results)
+    raw = both[0].raw.metrics["ndcg@10"]
+    rows = {cells[2]: cells for cells in main_rows(page) if cells[0] == "topics"}
+    better = rows[f"{both[0].winner.metrics['ndcg@10']:.4f}"]
+    assert rows[f"{raw:.4f}"][4].startswith("+0.0000 (") and rows[f"{raw:.4f}"][6].startswith("0/60/0")
+    found = compare(*(store.per_query(one).values["ndcg@10"] for one in (both[0].winner, both[0].raw)))
+    assert (
+        better[4].startswith(f"{found.difference:+.4f} (") and better[6] == f"{found.wins}/{found.ties}/{found.losses}"
+    )
+    (mean,) = [cells for cells in main_rows(page) if cells[0] == "mean"]
+    (others,) = [cells for cells in main_rows(page) if cells[0] == "others"]
+    assert float(mean[1]) == pytest.approx((raw + float(others[1])) / 2, abs=1e-4)
+
+
+@pytest.mark.usefixtures("collections")
+def test_only_what_the_recipes_ask_for_is_on_the_page(home: Home, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    asked = run(home, labels="none", transfer=["others"])
+    run(home, labels="none", transfer=["others"], minutes=2 * FIRST_RUNG)
+    run(home, dataset="others", labels="none", transfer=["topics"])
+    write_page(home, [asked.config.model_copy(update={"seed": 7})], [], page)
+    (row,) = main_rows(page)
+    assert row[0] == "topics"
+    trials = list(csv.DictReader(page.with_name("page_trials.csv").read_text().splitlines()))
+    assert {(one["collection"], one["seeds"]) for one in trials} == {("topics", "1")}
+    with pytest.raises(EvaluationError, match="nothing was tuned yet"):
+        write_page(home, [asked.config.model_copy(update={"minutes": 3.0})], [], page)
+
+
+def test_the_recipes_of_the_page_are_those_that_make_beat_runs() -> None:
+    recipes = Path(__file__).resolve().parents[2] / "pipelines" / "tune"
+    makefile = (recipes.parents[1] / "Makefile").read_text()
+    patterns = re.findall(r"pipelines/tune/(\S+\.yaml)", makefile)
+    run_by_make = {path for pattern in patterns for path in recipes.glob(pattern)}
+    assert run_by_make == set(recipes.glob("*.yaml"))
+
+
+@pytest.mark.usefixtures("collections")
+def test_the_page_says_where_vectors_and_heads_come_from(home: Home, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    run(home, train_queries=50)
+    run(home, labels="none", transfer=["others"])
+    write_page(home, configs(home), [], page)
+    text = page.read_text()
+    assert ": encoded by ragcun-cache, backend fake, precision fp32\n" in text
+    assert "- trained or chosen by: topics/train, 50 of the queries (tuned, labels train)\n" in text
+    assert "- trained or chosen by: others/test" not in text and "others/train (tuned, labels none)\n" in text
 
 
 @pytest.mark.usefixtures("collections")
@@ -112,7 +188,7 @@ def test_heads_on_shuffled_pairs_are_called_so_and_not_kept(home: Home, tmp_path
     assert not list_heads(home.heads)
     run(home, labels="none", transfer=["others"])
     page = tmp_path / "page.md"
-    write_page(home, [], page)
+    write_page(home, configs(home), [], page)
     assert "| others, epoch chosen on dev |" in page.read_text()
 
 
@@ -124,7 +200,7 @@ def test_the_page_says_how_the_default_head_was_chosen_without_test(home: Home, 
     recipe.write_text(yaml.safe_dump({"train": train, "runs": entries, "evaluate": ["others"], "split": "train"}))
     assert CliRunner().invoke(app, ["ablate", str(recipe)]).exit_code == 0
     run(home, labels="none", transfer=["others"])
-    write_page(home, [recipe], page)
+    write_page(home, configs(home), [recipe], page)
     stored = [one for one in ResultStore(home.results).all() if one.setting.split == "train"]
     (raw,) = (one.metrics["ndcg@10"] for one in stored if one.system.is_raw)
     grid = [one for one in stored if one.system.arch == "lejepa" and one.system.settings["ema"]]
@@ -148,7 +224,7 @@ def test_the_default_head_on_another_split_is_a_table_of_its_own(home: Home, tmp
     recipe.write_text(yaml.safe_dump(asked))
     assert CliRunner().invoke(app, ["ablate", str(recipe)]).exit_code == 0
     run(home, labels="none", transfer=["others"])
-    write_page(home, [recipe], page)
+    write_page(home, configs(home), [recipe], page)
     text = page.read_text()
     assert "### Dense only: the default head on the train split\n" in text and "what else was tried" not in text
     figures = [one for one in ResultStore(home.results).all() if one.setting.split == "train" and not one.system.is_raw]
