@@ -5,7 +5,7 @@ DATASET ?= pydocs
 ARCH ?= lejepa
 SEEDS ?= 10
 PRECISIONS ?= fp32 int8
-# The collection whose pairs reproduce and beat train on; whose vectors, by fingerprint, where several encoders are cached.
+# The collection whose pairs results, reproduce and beat train on; whose vectors, by fingerprint, where several encoders are cached.
 MSMARCO ?= msmarco
 ENCODER ?=
 OF = $(if $(ENCODER),--encoder $(ENCODER))
@@ -18,8 +18,8 @@ ON = --set dataset=$(MSMARCO) $(if $(ENCODER),--set encoder=$(ENCODER))
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo "  DATASET=$(DATASET) ARCH=$(ARCH) choose what encode, train and eval work on, SEEDS=$(SEEDS) MSMARCO=$(MSMARCO) how often"
-	@echo "  and on pairs of which collection reproduce and beat train; ENCODER=fingerprint whose vectors, where there are"
-	@echo "  several; PRECISIONS=\"$(PRECISIONS)\" those of bench-precision; PYTHON=$(PYTHON) what makes the environment"
+	@echo "  and on pairs of which collection results, reproduce and beat train; ENCODER=fingerprint whose vectors, where there"
+	@echo "  are several; PRECISIONS=\"$(PRECISIONS)\" those of bench-precision; PYTHON=$(PYTHON) what makes the environment"
 
 setup: $(VENV)/.ready ## make the virtual environment with the tested versions
 
@@ -60,8 +60,8 @@ eval: setup ## evaluate every head on DATASET (or several: DATASET=scifact,nfcor
 report: setup ## write data/report.html, a page of everything that is known of the results
 	$(BIN)/ragcun-cache report
 
-results: setup ## write docs/results.md from the results store
-	$(BIN)/ragcun-cache leaderboard --markdown docs/results.md
+results: setup ## train and evaluate the rows of pipelines/baselines.yaml, where that is not done, and write docs/results.md
+	$(BIN)/ragcun-cache ablate pipelines/baselines.yaml $(ON) --markdown docs/results.md
 
 # A recipe of which some runs failed ends with status 1; the page then says which.
 reproduce: setup ## run every published row and ablation SEEDS times, from the cache, and write docs/reproduction.md

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from typer.testing import CliRunner, Result
 from ragcun_cache.cli.main import app
 from ragcun_cache.errors import ConfigError
 from ragcun_cache.home import Home
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -76,6 +81,17 @@ def test_from_yaml_to_a_tested_row_and_the_dry_run_afterwards(
     retried = json.loads(ablate(path, "--dry-run", "--json", "--retry-failed", "--jobs", 1).stdout)
     # Both are of one kind, and the sound one has been timed.
     assert (retried["to_do"]["runs"], retried["to_do"]["probed"]) == (1, 0)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_writes_the_page_of_results_by_its_recipe() -> None:
+    asked = ["make", "--dry-run", "results", "MSMARCO=some-pairs", "VENV=env"]
+    lines = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    recipe, page = "pipelines/baselines.yaml", "docs/results.md"
+    *arguments, last = shlex.split(lines[-1])
+    expected = ["env/bin/ragcun-cache", "ablate", recipe, "--set", "dataset=some-pairs", "--markdown"]
+    assert (arguments, last) == (expected, page)
+    assert f"`ragcun-cache ablate {recipe} --markdown {page}`" in (ROOT / recipe).read_text()
 
 
 def test_a_mistake_in_the_recipe_is_named_before_anything_is_done(
