@@ -79,7 +79,7 @@ def main(
     exported = evaluate_run(
         read_run(folder / "run.trec"), subject.query_ids, pair.passage.ids, subject.qrels, subject.config
     ).scores.mean(METRIC)
-    ours = subject.evaluate(describe_head(record), encode, ResultStore(home.results)).metrics[METRIC]
+    ours = subject.evaluate(describe_head(record, home), encode, ResultStore(home.results)).metrics[METRIC]
     typer.echo(f"{METRIC} from text, without ragcun-cache: {exported:.4f}; from the cache: {ours:.4f}")
     if f"{exported:.4f}" != f"{ours:.4f}":
         raise typer.Exit(1)

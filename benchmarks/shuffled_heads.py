@@ -56,7 +56,7 @@ def run(home: Home, train: str, pairs: int | None, evaluate: list[str], seeds: l
             data = load_training_data(config, home)
             with tempfile.TemporaryDirectory() as scratch:
                 record = train_head(config, Home(Path(scratch)), data=shuffled(data, seed)).record
-                system = describe_head(record).model_copy(update={"arch": ARCH})
+                system = describe_head(record, home).model_copy(update={"arch": ARCH})
                 for name in evaluate:
                     collection = find_collection(name, home, download=False)
                     subject = Subject.of(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ragcun_cache.cache import open_pair
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.collections.registry import members
-from ragcun_cache.errors import TrainingError
+from ragcun_cache.errors import EvaluationError, TrainingError
 from ragcun_cache.evaluation.candidates import describe_head, head_cost, head_encoder
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.store import ResultStore
@@ -86,21 +86,21 @@ class Bench:
 
     def evaluate(self, record: HeadRecord, device: str) -> list[Result]:
         """Return the results of a head on all collections, evaluating it on ``device`` where it has not been."""
-        encode, system, cost = head_encoder(record, device), describe_head(record), head_cost(record)
+        encode, system, cost = head_encoder(record, device), describe_head(record, self.home), head_cost(record)
         return [
             subject.evaluate(system, encode, self.store, cost=cost)
             for subject in self.subjects(str(record.provenance["encoder"]))
         ]
 
     def stored(self, record: HeadRecord) -> list[Result] | None:
-        """Return the results of a head on all collections, or None if one is not in the store."""
-        system = describe_head(record)
+        """Return the results of a head on all collections, or None if one is not in the store, or cannot be."""
+        system = describe_head(record, self.home)
         try:
             return [
                 subject.evaluate(system, _not_stored, self.store)
                 for subject in self.subjects(str(record.provenance["encoder"]))
             ]
-        except _NotStoredError:
+        except (_NotStoredError, EvaluationError):
             return None
 
     def raw(self, encoder: str) -> list[Result]:

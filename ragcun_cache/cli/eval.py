@@ -61,7 +61,7 @@ def evaluate(
         _note_counts(results[-1])
         _note_index(results[-1])
         for record in records:
-            system, encode = describe_head(record), encoders[record.folder]
+            system, encode = describe_head(record, home), encoders[record.folder]
             results.append(subject.evaluate(system, encode, store, cost=head_cost(record), run_folder=save_run))
             _note_seen(results[-1])
             _note_index(results[-1])
@@ -87,8 +87,11 @@ def _subjects(datasets: list[str], split: str | None, encoder: str | None, index
 
 
 def _heads_by_subject(names: list[str] | None, subjects: list[Subject], home: Home) -> list[list[HeadRecord]]:
-    """Return the heads for each subject: a named one that does not fit is an error, another is left out with a note."""
-    from ragcun_cache.evaluation.candidates import misfit, named_heads
+    """Return the heads for each subject.
+
+    A named one that does not fit, or has seen the judgements, is an error; another is left out with a note.
+    """
+    from ragcun_cache.evaluation.candidates import describe_head, misfit, named_heads
     from ragcun_cache.heads.config import Arch
     from ragcun_cache.heads.store import list_heads
 
@@ -104,7 +107,7 @@ def _heads_by_subject(names: list[str] | None, subjects: list[Subject], home: Ho
     for subject in subjects:
         chosen.append([])
         for record in records:
-            problem = misfit(record, subject.pair)
+            problem = misfit(record, subject.pair) or subject.refusal(describe_head(record, home))
             if problem is None:
                 chosen[-1].append(record)
             elif names is None:

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragcun_cache.cache import CachePair
+from ragcun_cache.collections.locate import drawn_from
 from ragcun_cache.errors import EvaluationError, unknown_choice
 from ragcun_cache.evaluation.subject import Encode
 from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
 from ragcun_cache.files import sha256_json
 from ragcun_cache.heads.config import Arch
 from ragcun_cache.heads.store import RECORD_NAME, WEIGHTS_NAME, HeadRecord, list_heads, load_head, read_record
+from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
 
@@ -65,8 +67,11 @@ def misfit(record: HeadRecord, pair: CachePair) -> EvaluationError | None:
     return None
 
 
-def describe_head(record: HeadRecord) -> System:
-    """Return what a result says of the head; seeds of one config share all but name, weights and seed."""
+def describe_head(record: HeadRecord, home: Home) -> System:
+    """Return what a result says of the head; seeds of one config share all but name, weights and seed.
+
+    ``home`` is where the collection that it was trained on is looked for, to see whether it is a sample of another.
+    """
     if record.config.arch == Arch.IDENTITY:
         return raw_head(record.config.in_dim)
     train = record.provenance.get("train") or record.config.model_dump(mode="json")
@@ -86,21 +91,26 @@ def describe_head(record: HeadRecord) -> System:
         seed=record.provenance.get("seed"),
         similarity=record.config.similarity,
         settings=settings,
-        trained_on=_trained_on(record),
+        trained_on=_trained_on(record, home),
     )
 
 
-def _trained_on(record: HeadRecord) -> tuple[TrainedOn, ...]:
-    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too."""
+def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
+    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too.
+
+    Those of a sample are those of what it was drawn from as well: a judgement is the same in both.
+    """
     train = record.provenance.get("train") or {}
     collection = (record.provenance.get("caches") or {}).get("collection")
     if collection is None or not record.provenance.get("train_pairs") or not train.get("epochs"):
         return ()
-    collection = str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")
+    collections = [str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")]
+    while (whole := drawn_from(collections[-1], home)) is not None and whole not in collections:
+        collections.append(whole)
     splits = [str(train["train"])]
     if train.get("select") in ("best_dev", "dev_loss"):
         splits += [dev] if isinstance(dev := train.get("dev"), str) else []
-    return tuple(TrainedOn(collection=collection, split=split) for split in splits)
+    return tuple(TrainedOn(collection=name, split=split) for name in collections for split in splits)
 
 
 def head_cost(record: HeadRecord) -> Cost:

@@ -206,12 +206,13 @@ class Subject:
             run_folder: where a TREC run file is written as well, if there is none yet.
 
         Raises:
-            EvaluationError: no query is judged, the run breaks the contract, or the system was trained or chosen by
-                the test split.
+            EvaluationError: no query is judged, the run breaks the contract, or see ``refusal``.
 
         """
         setting, place = self.setting, f"{self.collection.name}/{self.split}"
-        self._refuse_trained_on_test(system)
+        if (refused := self.refusal(system)) is not None:
+            raise refused
+        route_of(system, setting.collection, setting.sample_of)
         key = result_key(setting, system)
         stored = store.find(key)
         run_file = run_folder and run_folder / f"{place.replace('/', '__')}-{system.name}-{key}.run"
@@ -260,15 +261,19 @@ class Subject:
     def _training_splits(self) -> dict[tuple[str, ...], TrainingSplits]:
         return {}
 
-    def _refuse_trained_on_test(self, system: System) -> None:
-        tests = {self.collection.test_split, "test"}
-        name, sample_of = self.collection.name, self.collection.sample_of
-        if tested := sorted(tests.intersection(trained_splits(system, name, sample_of))):
-            raise EvaluationError(
-                f"{system.name} was trained or chosen by the {tested[0]} split of {name}",
+    def refusal(self, system: System) -> EvaluationError | None:
+        """Return why a system cannot be tested here, or None if it can.
+
+        It cannot if it was trained or chosen by a split that figures are published on, or by the one that it would be
+        evaluated on: its figures there are those of its training.
+        """
+        seen = trained_splits(system, self.collection.name, self.collection.sample_of)
+        if tested := sorted({self.collection.test_split, "test", self.split}.intersection(seen)):
+            return EvaluationError(
+                f"{system.name} was trained or chosen by the {tested[0]} split of {self.collection.name}",
                 expected="a system that has never seen the judgements it is tested on",
             )
-        route_of(system, name, sample_of)
+        return None
 
     def _result(self, system: System, found: Evaluation, seconds: float) -> Result:
         sample_of = self.collection.sample_of

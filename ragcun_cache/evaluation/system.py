@@ -18,7 +18,7 @@ class _Frozen(BaseModel):
 
 
 class TrainedOn(_Frozen):
-    """A split whose judgements a system was trained or chosen by. A sample counts as what it was drawn from."""
+    """A split whose judgements a system was trained or chosen by. What a sample was drawn from counts too."""
 
     collection: str
     split: str

@@ -124,6 +124,20 @@ def test_a_failing_run_is_written_down_and_the_rest_goes_on(
     assert count(Sweep(load_recipe(path), cached_home).runs)["missing"] == 1
 
 
+@pytest.mark.usefixtures("threads")
+def test_heads_are_not_evaluated_on_the_split_that_they_were_trained_on(
+    cached_home: Home, recipe_file: Callable[..., Path]
+) -> None:
+    sweep = Sweep(load_recipe(recipe_file(evaluate=["tiny"], split="train")), cached_home)
+    sweep.carry_out(Told(), jobs=1)
+    ((_, error),) = failures(sweep.runs)
+    assert "trained or chosen by the train split of tiny" in error
+    assert count(Sweep(sweep.recipe, cached_home).runs) == {"done": 0, "failed": 1, "missing": 0}
+    elsewhere = Sweep(load_recipe(recipe_file(evaluate=["other"], split="train")), cached_home)
+    elsewhere.carry_out(Told(), jobs=1)
+    assert count(elsewhere.runs) == {"done": 1, "failed": 0, "missing": 0}
+
+
 def test_a_process_that_dies_takes_only_its_run_with_it(cached_home: Home, recipe_file: Callable[..., Path]) -> None:
     def kill(event: Event) -> None:
         if event.kind == "started" and event.number == 0:

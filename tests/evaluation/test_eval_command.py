@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytrec_eval
 import typer
@@ -15,7 +16,9 @@ from ragcun_cache.cache import CachePair
 from ragcun_cache.cli.eval import evaluate
 from ragcun_cache.cli.leaderboard import leaderboard
 from ragcun_cache.collections.collection import open_collection
+from ragcun_cache.collections.sample import sample_pairs
 from ragcun_cache.errors import CollectionError, ConfigError, EvaluationError
+from ragcun_cache.evaluation.candidates import describe_head
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 from ragcun_cache.training.config import make_config
@@ -109,6 +112,40 @@ def test_a_head_that_was_trained_on_the_test_split_is_refused(home: Home, cached
     _rewrite(home.heads / name, train=record["train"] | {"train": "test"})
     with pytest.raises(EvaluationError, match="trained or chosen by the test split of tiny"):
         run("eval", "--dataset", "tiny", "--head", name)
+
+
+def test_a_head_is_not_evaluated_on_the_split_that_it_was_trained_on(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    name = train_head(
+        make_config({"arch": "isotropy", "dataset": "tiny", "out_dim": 16, "epochs": 1}), home
+    ).record.name
+    with pytest.raises(EvaluationError, match="trained or chosen by the train split of tiny"):
+        run("eval", "--dataset", "tiny", "--split", "train", "--head", name)
+    outcome = run("eval", "--dataset", "tiny", "--split", "train", "--json")
+    assert f"note: {name} was trained or chosen by the train split of tiny: it is left out" in outcome.stderr
+    assert [row["label"] for row in rows(outcome)] == ["raw encoder"]
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_head_trained_on_a_sample_by_its_own_name_is_in_domain_on_the_whole(
+    home: Home, cached: Callable[..., None], cache_of: Callable[..., Path], renamed: bool
+) -> None:
+    cached()
+    sample = sample_pairs(open_collection(home.collections / "tiny", "tiny"), 30, 0, home)
+    if renamed:
+        sample = open_collection(sample.folder.rename(home.collections / "part"), "part")
+    ids = {role: [one for batch in sample.texts(role) for one in batch.ids] for role in Role}
+    rng = np.random.default_rng(0)
+    for role, role_ids in ids.items():
+        rows_nd = rng.normal(size=(len(role_ids), 32))
+        unit_nd = (rows_nd / np.linalg.norm(rows_nd, axis=1, keepdims=True)).astype(np.float16)
+        cache_of(home.caches, sample.name, role, role_ids, unit_nd, content_sha256=sample.content_sha256(role))
+    config = make_config({"arch": "isotropy", "dataset": sample.name, "out_dim": 16, "epochs": 1})
+    record = train_head(config, home).record
+    (board,) = json.loads(run("eval", "--dataset", "tiny", "--head", record.name, "--json").stdout)["leaderboards"]
+    assert board["route"] == "in-domain"
+    elsewhere = [one.collection for one in describe_head(record, Home(home.root / "elsewhere")).trained_on]
+    assert elsewhere == ([sample.name] if renamed else [sample.name, "tiny"])
 
 
 def test_a_run_file_can_be_scored_by_trec_eval_and_is_written_for_stored_results_too(

@@ -241,13 +241,26 @@ def test_queries_are_told_apart_by_gold_that_was_gold_in_training(home: Home, ma
     assert subject.evaluate(elsewhere, lambda: encode_raw, store).seen_gold is None
 
 
-@pytest.mark.parametrize("split", ["test"])
-def test_a_system_that_was_trained_or_chosen_by_the_test_split_is_refused(
-    home: Home, make_subject: MakeSubject, split: str
+@pytest.mark.parametrize(
+    ("evaluated", "trained", "refused"),
+    [
+        (None, "test", True),
+        (None, "train", False),
+        ("train", "train", True),
+        ("train", "test", True),
+        ("train", "dev", False),
+    ],
+)
+def test_a_system_that_was_trained_or_chosen_by_the_test_split_or_that_evaluated_is_refused(
+    home: Home, make_subject: MakeSubject, evaluated: str | None, trained: str, refused: bool
 ) -> None:
-    cheat = other_head().model_copy(update={"trained_on": (TrainedOn(collection="tiny", split=split),)})
-    with pytest.raises(EvaluationError, match="trained or chosen by the test split of tiny"):
-        make_subject().evaluate(cheat, never, ResultStore(home.results))
+    subject = make_subject(config=EvalConfig(split=evaluated))
+    own = other_head().model_copy(update={"trained_on": (TrainedOn(collection="tiny", split=trained),)})
+    if not refused:
+        assert subject.evaluate(own, lambda: encode_raw, ResultStore(home.results)).route == "in-domain"
+        return
+    with pytest.raises(EvaluationError, match=f"trained or chosen by the {trained} split of tiny"):
+        subject.evaluate(own, never, ResultStore(home.results))
 
 
 def test_the_route_follows_from_what_a_system_was_trained_on(home: Home, make_subject: MakeSubject) -> None:

@@ -80,7 +80,7 @@ def test_an_edited_file_is_another_head(source: Path, data: None, home) -> None:
     second = train_head(make_config(SETTINGS), home)
     assert not second.reused
     assert second.record.name != first.record.name
-    assert describe_head(second.record).group != describe_head(first.record).group
+    assert describe_head(second.record, home).group != describe_head(first.record, home).group
 
 
 def test_a_head_whose_file_is_gone_says_how_to_find_it(source: Path, data: None, home) -> None:

@@ -109,7 +109,7 @@ def test_a_head_is_trained_and_evaluated_beside_the_raw_encoder(encoded: tuple[H
     subject = Subject.of(collection, pair, EvalConfig())
     store = ResultStore(home.results)
     raw = subject.evaluate(raw_head(pair.passage.dim), lambda: encode_raw, store)
-    head = subject.evaluate(describe_head(trained.record), head_encoder(trained.record, "cpu"), store)
+    head = subject.evaluate(describe_head(trained.record, home), head_encoder(trained.record, "cpu"), store)
     assert raw.metrics["ndcg@10"] > 0.3, "real vectors find real answers; random ones score about 0.02"
     assert 0.2 < head.metrics["ndcg@10"] < 1.0
     assert raw.metrics != head.metrics

@@ -66,7 +66,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, cache_of: Callable[..., 
     for seed in (0, 1):
         for settings in ({"arch": "untrained"}, {"arch": "lejepa", "init": "identity", "epochs": 2}):
             record = train_head(make_config({"dataset": "hard", "seed": seed, **settings}), home).record
-            subject.evaluate(describe_head(record), head_encoder(record, "cpu"), store, cost=head_cost(record))
+            subject.evaluate(describe_head(record, home), head_encoder(record, "cpu"), store, cost=head_cost(record))
     return home
 
 
