@@ -9,7 +9,9 @@ from typing import Any
 from ragcun_cache.evaluation.leaderboard import Cell, Leaderboard, Row
 from ragcun_cache.evaluation.render import heading, notes
 from ragcun_cache.evaluation.results import Result
+from ragcun_cache.evaluation.system import Route
 from ragcun_cache.report.sources import Sources
+from ragcun_cache.retrieval.index import FLAT
 
 SIGNIFICANT = 0.05
 RAW_SERIES = -1
@@ -21,11 +23,39 @@ _READING = (
 )
 
 
-def number_series(boards: Sequence[Leaderboard]) -> dict[str, int]:
-    """Return label -> number, by which a row has one colour and shape in every chart; the raw encoder has -1."""
-    labels = dict.fromkeys(row.label for board in boards for row in board.rows if not row.raw)
-    numbers = {label: number for number, label in enumerate(labels)}
-    return numbers | {row.label: RAW_SERIES for board in boards for row in board.rows if row.raw}
+Series = dict[tuple[int, str], int]
+"""(number of a leaderboard, label of a row in it) -> number of the row among the series of all charts."""
+
+
+def number_series(boards: Sequence[Leaderboard], sources: Sources) -> Series:
+    """Return the number by which a row has one colour and shape in every chart; the raw encoder has -1.
+
+    Rows of two leaderboards are one if label, encoder and route of their results agree: what was never trained stands
+    in the tables of both routes, but in-domain heads are others than zero-shot ones of the same label.
+    """
+    numbers: dict[tuple[str, str, Route | None], int] = {}
+    series: Series = {}
+    for place, board in enumerate(boards):
+        for row in board.rows:
+            (route,) = {result.route for result in row_results(row, sources)}
+            number = RAW_SERIES if row.raw else numbers.setdefault((row.label, board.encoder, route), len(numbers))
+            series[place, row.label] = number
+    return series
+
+
+def told_apart(entries: Sequence[tuple[str, Leaderboard]]) -> list[str]:
+    """Return the labels of rows of these leaderboards; equal ones get what sets their leaderboards apart."""
+    told = []
+    for label, board in entries:
+        same = [_marks(other) for other_label, other in entries if other_label == label]
+        own = [one for one, *others in zip(_marks(board), *same, strict=True) if one and set(others) != {one}]
+        told.append(", ".join([label, *own]))
+    return told
+
+
+def _marks(board: Leaderboard) -> tuple[str | None, ...]:
+    index = None if board.index == FLAT else board.index
+    return board.metric, f"{board.model} ({board.encoder})", index, board.route
 
 
 def row_results(row: Row, sources: Sources) -> list[Result]:
@@ -33,7 +63,7 @@ def row_results(row: Row, sources: Sources) -> list[Result]:
     return [sources.results[key] for cell in row.cells.values() for key in cell.results]
 
 
-def board_content(board: Leaderboard, number: int, series: dict[str, int], sources: Sources) -> dict[str, Any]:
+def board_content(board: Leaderboard, number: int, series: Series, sources: Sources) -> dict[str, Any]:
     """Return one leaderboard as JSON content, figures at full precision."""
     return {
         "id": f"board{number}",
@@ -45,7 +75,7 @@ def board_content(board: Leaderboard, number: int, series: dict[str, int], sourc
             {"title": one.title, "queries": one.queries, "in_base_training": one.in_base_training}
             for one in board.columns
         ],
-        "rows": [_row_content(row, series[row.label], row_results(row, sources)) for row in board.rows],
+        "rows": [_row_content(row, series[number, row.label], row_results(row, sources)) for row in board.rows],
     }
 
 

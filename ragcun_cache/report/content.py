@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ragcun_cache import __version__
-from ragcun_cache.evaluation.leaderboard import Leaderboard, build_leaderboards
+from ragcun_cache.evaluation.leaderboard import Cell, Leaderboard, Row, build_leaderboards
 from ragcun_cache.evaluation.results import Result, Setting
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.home import Home
 from ragcun_cache.progress import Advance, progress
-from ragcun_cache.report.boards import board_content, number_series
+from ragcun_cache.report.boards import RAW_SERIES, Series, board_content, number_series, told_apart
 from ragcun_cache.report.geometry import MAX_ROWS, draw_sample, measure_geometry
 from ragcun_cache.report.provenance import provenance_content
 from ragcun_cache.report.queries import MAX_SCORED, MAX_SEARCHED, Compared, queries_content
@@ -48,7 +48,7 @@ def build_report(results: Sequence[Result], store: ResultStore, home: Home, *, w
     """
     sources = Sources(results, store, home)
     boards = build_leaderboards(results, store)
-    series = number_series(boards)
+    series = number_series(boards, sources)
     settings = {result.setting.sha256: result.setting for result in results}
     titles = {
         column.setting: " · ".join(filter(None, (column.title, _index_name(settings[column.setting]))))
@@ -70,7 +70,7 @@ def build_report(results: Sequence[Result], store: ResultStore, home: Home, *, w
     content = {
         "title": _title(boards),
         "subtitle": f"Written by ragcun-cache {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-        "tiles": _tiles(boards, results),
+        "tiles": _tiles(boards, results, series),
         "boards": [board_content(board, number, series, sources) for number, board in enumerate(boards)],
         "training": training_content(boards, series, sources),
         "geometry": geometry,
@@ -97,10 +97,10 @@ def _title(boards: Sequence[Leaderboard]) -> str:
     return f"What heads make of {', '.join(models)}"
 
 
-def _tiles(boards: Sequence[Leaderboard], results: Sequence[Result]) -> list[tuple[str, str]]:
+def _tiles(boards: Sequence[Leaderboard], results: Sequence[Result], series: Series) -> list[tuple[str, str]]:
     collections = {result.setting.collection for result in results}
     systems = {result.system.sha256 for result in results if not result.system.is_raw}
-    rows = {row.label for board in boards for row in board.rows if not row.raw}
+    rows = set(series.values()) - {RAW_SERIES}
     tiles = [
         (str(len(collections)), "collection" if len(collections) == 1 else "collections"),
         (str(len(rows)), "rows beside raw"),
@@ -117,18 +117,22 @@ def _tiles(boards: Sequence[Leaderboard], results: Sequence[Result]) -> list[tup
     return tiles
 
 
-def _compared(setting: str, boards: Sequence[Leaderboard], series: dict[str, int], sources: Sources) -> list[Compared]:
+def _compared(setting: str, boards: Sequence[Leaderboard], series: Series, sources: Sources) -> list[Compared]:
     """Return the raw encoder, then the rows of this setting, best first, each once."""
-    found: dict[str, tuple[float, Compared]] = {}
-    for board in boards:
+    found: dict[int, tuple[float, Row, Cell, Leaderboard]] = {}
+    for place, board in enumerate(boards):
         for column in board.columns:
             if column.setting == setting:
                 for row in board.rows:
                     if cell := row.cells.get(column.title):
-                        results = tuple(sources.results[key] for key in cell.results)
                         rank = float("inf") if row.raw else cell.mean
-                        found.setdefault(row.label, (rank, Compared(row.label, series[row.label], results)))
-    return [one for _, one in sorted(found.values(), key=lambda entry: (-entry[0], entry[1].label))]
+                        found.setdefault(series[place, row.label], (rank, row, cell, board))
+    labels = told_apart([(row.label, board) for _, row, _, board in found.values()])
+    ranked = [
+        (rank, Compared(label, number, tuple(sources.results[key] for key in cell.results)))
+        for label, (number, (rank, _, cell, _)) in zip(labels, found.items(), strict=True)
+    ]
+    return [one for _, one in sorted(ranked, key=lambda entry: (-entry[0], entry[1].label))]
 
 
 def _geometry(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ragcun_cache.evaluation.render import to_markdown
+from ragcun_cache.report.boards import told_apart
 from ragcun_cache.report.content import Report
 
 _ABSENT = "–"
@@ -20,7 +21,7 @@ def render_markdown(report: Report) -> str:
         "## Leaderboard",
         *(board["verdict"] for board in content["boards"]),
         to_markdown(report.boards).strip(),
-        *_section("What quality costs", ["row", "seconds", "parameters"], _costs(content)),
+        *_section("What quality costs", ["row", "seconds", "parameters"], _costs(report)),
         *_section("After the last epoch", ["row", "trained on", *_titles(content)], _last_epochs(content)),
     ]
     for place in content["geometry"]:
@@ -47,12 +48,18 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;").replace("\n", " ")
 
 
-def _costs(content: dict[str, Any]) -> list[list[str]]:
-    rows = {row["label"]: row for board in content["boards"] for row in board["rows"] if not row["raw"]}
+def _costs(report: Report) -> list[list[str]]:
+    """Return a line for each row of a leaderboard whose cost is known, the same one in two of them once."""
+    found = {}
+    for board, content in zip(report.boards, report.content["boards"], strict=True):
+        for row in content["rows"]:
+            cost = row["seconds"], row["parameters"]
+            if not row["raw"] and cost != (None, None):
+                found.setdefault((row["series"], cost), (row["label"], board))
+    labels = told_apart(list(found.values()))
     return [
-        [label, _number(row["seconds"], 1), _ABSENT if row["parameters"] is None else f"{row['parameters']:,}"]
-        for label, row in rows.items()
-        if (row["seconds"], row["parameters"]) != (None, None)
+        [label, _number(seconds, 1), _ABSENT if parameters is None else f"{parameters:,}"]
+        for label, (_, (seconds, parameters)) in zip(labels, found, strict=True)
     ]
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ragcun_cache.evaluation.leaderboard import Leaderboard
+from ragcun_cache.evaluation.origin import encoders, training
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.heads.store import HeadRecord
-from ragcun_cache.report.boards import row_results
+from ragcun_cache.report.boards import row_results, told_apart
 from ragcun_cache.report.sources import Sources
 from ragcun_cache.retrieval.index import FLAT
 
@@ -23,12 +24,15 @@ def provenance_content(
 ) -> dict[str, Any]:
     """Return facts that hold for many results, one line for each, and the commands that would make them again."""
     settings = {result.setting.sha256: result.setting for result in results}.values()
+    seeds_of = {(row.label, _seeds(row_results(row, sources))): board for board in boards for row in board.rows[1:]}
+    labels = told_apart([(label, board) for (label, _), board in seeds_of.items()])
     facts = [
         ("machine", [_pairs(result.machine) for result in results]),
         ("versions", [_pairs(result.versions) for result in results]),
         ("commit", [result.commit or "not from a checkout" for result in results]),
         ("evaluated", [f"{min(result.date for result in results)} to {max(result.date for result in results)}"]),
-        ("encoder", [f"{one.model}, fingerprint {one.encoder}" for one in settings]),
+        ("encoder", encoders(results, sources.home)),
+        ("trained or chosen by", training(results, sources.home)),
         (
             "caches",
             [
@@ -38,7 +42,7 @@ def provenance_content(
             ],
         ),
         ("judgements", [f"{one.collection}/{one.split}: sha256 {one.qrels_sha256[:_SHORT]}" for one in settings]),
-        ("seeds", [f"{row.label}: {_seeds(row_results(row, sources))}" for board in boards for row in board.rows[1:]]),
+        ("seeds", [f"{label}: {seeds}" for label, (_, seeds) in zip(labels, seeds_of, strict=True)]),
     ]
     return {
         "facts": [(name, list(dict.fromkeys(values))) for name, values in facts if values],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ragcun_cache.alarms import Alarm, alarms
 from ragcun_cache.evaluation.leaderboard import Leaderboard
 from ragcun_cache.heads.store import HeadRecord
-from ragcun_cache.report.boards import row_results
+from ragcun_cache.report.boards import Series, row_results, told_apart
 from ragcun_cache.report.sources import Sources
 from ragcun_cache.training.diagnostics import DEV_METRIC
 
@@ -67,17 +67,26 @@ _CHARTS: list[dict[str, Any]] = [
 ]
 
 
-def training_content(boards: Sequence[Leaderboard], series: dict[str, int], sources: Sources) -> dict[str, Any]:
+def training_content(boards: Sequence[Leaderboard], series: Series, sources: Sources) -> dict[str, Any]:
     """Return the curves of every row that was trained here, by the collection that it was trained on."""
-    labels: dict[str, dict[str, HeadRecord]] = {}
-    for board in boards:
+    found: dict[frozenset[str], tuple[Leaderboard, dict[str, Any]]] = {}
+    for number, board in enumerate(boards):
         for row in board.rows:
-            for result in row_results(row, sources):
-                if (record := sources.record(result)) is not None:
-                    labels.setdefault(row.label, {})[record.sha256] = record
-    runs = [
-        run for label, found in labels.items() for run in _runs(label, series[label], list(found.values()), sources)
-    ]
+            records = {
+                record.sha256: record
+                for result in row_results(row, sources)
+                if (record := sources.record(result)) is not None
+            }
+            for heads, run in _runs(row.label, series[number, row.label], list(records.values()), sources):
+                # The same heads may stand in several leaderboards, in that of an index fewer of them.
+                if not any(heads <= known for known in found):
+                    found[heads] = board, run
+    # Curves of one collection are drawn in one chart, where two of one label could not be told apart.
+    runs = [run for _, run in found.values()]
+    for place in {run["trained_on"] for run in runs}:
+        here = [(board, run) for board, run in found.values() if run["trained_on"] == place]
+        for (_, run), label in zip(here, told_apart([(run["label"], board) for board, run in here]), strict=True):
+            run["label"] = label
     if len(runs) > MAX_RUNS:
         sources.left_out.append(
             f"Training curves of {len(runs) - MAX_RUNS} rows; those of the first {MAX_RUNS} are here."
@@ -98,26 +107,32 @@ def _term_chart(name: str) -> dict[str, Any]:
     return {"measure": name, "title": f"Loss term: {term}", "group": "learning", "note": "unweighted", "log": "wide"}
 
 
-def _runs(label: str, number: int, records: Sequence[HeadRecord], sources: Sources) -> list[dict[str, Any]]:
-    """Return one entry for each collection that heads of this label were trained on: dev sets cannot be compared."""
+def _runs(
+    label: str, number: int, records: Sequence[HeadRecord], sources: Sources
+) -> Iterator[tuple[frozenset[str], dict[str, Any]]]:
+    """Yield one entry for each collection that heads of a row were trained on: dev sets cannot be compared.
+
+    Before it stand the hashes of its heads.
+    """
     by_place: dict[str, list[tuple[HeadRecord, list[dict[str, Any]]]]] = {}
     for record in records:
         rows = sources.metrics(record)
         if len(rows) > 1:
             place = str((record.provenance.get("caches") or {}).get("collection"))
             by_place.setdefault(place, []).append((record, rows))
-    return [
-        {
-            "label": label,
-            "series": number,
-            "trained_on": place,
-            "seeds": len(heads),
-            "dev": f"{heads[0][1][0].get('dev_queries')} queries of {place}",
-            "measures": _measures([rows for _, rows in heads]),
-            "alarms": _alarms(heads),
-        }
-        for place, heads in by_place.items()
-    ]
+    for place, heads in by_place.items():
+        yield (
+            frozenset(record.sha256 for record, _ in heads),
+            {
+                "label": label,
+                "series": number,
+                "trained_on": place,
+                "seeds": len(heads),
+                "dev": f"{heads[0][1][0].get('dev_queries')} queries of {place}",
+                "measures": _measures([rows for _, rows in heads]),
+                "alarms": _alarms(heads),
+            },
+        )
 
 
 def _alarms(heads: Sequence[tuple[HeadRecord, Sequence[dict[str, Any]]]]) -> list[dict[str, Any]]:
