@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ragcun_cache.ablation.sweep import Sweep, SweepRun, shorter_runs
 from ragcun_cache.heads.store import HeadRecord, list_heads
 from ragcun_cache.training.config import TrainConfig
 from ragcun_cache.training.pairs import TrainingData
-
-if TYPE_CHECKING:
-    from ragcun_cache.ablation.sweep import Sweep, SweepRun
 
 _PROBE_STEPS = 5
 _FLOAT_BYTES = 4
@@ -44,30 +42,46 @@ def estimate(sweep: Sweep, runs: Sequence[SweepRun], *, jobs: int, threads: int)
     """Estimate what it takes to carry out ``runs``, ``jobs`` at a time.
 
     Steps are timed by earlier runs of the same kind (architecture, dimensions, batch, data, threads), or else by a
-    few steps now; evaluating by the time that it takes to measure on dev, in proportion to the passages.
+    few steps now; evaluating by the time that it takes to measure on dev, in proportion to the passages. Runs that a
+    longer one leaves on its way are only evaluated. All of it takes as long as its longest run at least.
     """
     known = _known_paces(list_heads(sweep.home.heads))
     probed_kinds: set[str] = set()
-    seconds, size, probed = 0.0, 0, 0
-    for run in runs:
+    left_behind = _left_behind(sweep, runs)
+    seconds, size, probed = [0.0], 0, 0
+    for number, run in enumerate(runs):
         config, data = run.planned.config, sweep.bench.data(run.planned.config)
-        kind = _kind(config.model_dump(mode="json"), data.caches.collection, len(data.train_p2), threads)
+        kind = _kind(
+            config.model_dump(mode="json"),
+            data.caches.passage.dim,
+            data.caches.collection,
+            len(data.train_p2),
+            threads,
+        )
         if kind not in known:
             known[kind] = _probe(config, data, threads)
             probed_kinds.add(kind)
         probed += kind in probed_kinds
         passages = sum(subject.pair.passage.rows for subject in sweep.bench.subjects(data.caches.encoder))
+        own_seconds = known[kind].measure * passages / max(data.caches.passage.rows, 1)
         if sweep.head(run) is None:
-            steps = config.epochs * ceil(len(data.train_p2) / config.batch_size)
-            seconds += steps * known[kind].step + (config.epochs + 1) * known[kind].measure
             size += _head_bytes(config, data)
-        seconds += known[kind].measure * passages / max(data.caches.passage.rows, 1)
-    return Estimate(len(runs), seconds / max(1, min(jobs, len(runs))), size, probed)
+            if number not in left_behind:
+                steps = config.epochs * ceil(len(data.train_p2) / config.batch_size)
+                own_seconds += steps * known[kind].step + (config.epochs + 1) * known[kind].measure
+        seconds.append(own_seconds)
+    return Estimate(len(runs), max(sum(seconds) / max(1, jobs), *seconds), size, probed)
 
 
-def _kind(train: dict[str, Any], collection: str, pairs: int, threads: int) -> str:
+def _left_behind(sweep: Sweep, runs: Sequence[SweepRun]) -> set[int]:
+    """Return the positions of the runs that a longer one, which is still to be trained, leaves on its way."""
+    shorter = shorter_runs([run.planned for run in runs])
+    return {number for longest, numbers in shorter.items() if sweep.head(runs[longest]) is None for number in numbers}
+
+
+def _kind(train: dict[str, Any], in_dim: int, collection: str, pairs: int, threads: int) -> str:
     names = ("arch", "out_dim", "init", "batch_size", "device", "dtype")
-    parts = [train.get(name) for name in names] + [train.get("ema") is None, collection, pairs, threads]
+    parts = [train.get(name) for name in names] + [train.get("ema") is None, in_dim, collection, pairs, threads]
     return repr([str(part) for part in parts])
 
 
@@ -88,7 +102,7 @@ def _timed(records: Sequence[HeadRecord]) -> Iterator[tuple[str, _Pace]]:
         row, train, threads = about.get("metrics"), about.get("train"), about.get("threads")
         if not (record.complete and row and train and threads) or (train["epochs"] and not row["steps"]):
             continue
-        kind = _kind(train, about["caches"]["collection"], about["train_pairs"], threads)
+        kind = _kind(train, record.config.in_dim, about["caches"]["collection"], about["train_pairs"], threads)
         yield kind, _Pace(row["train_seconds"] / max(row["steps"], 1), row["measure_seconds"])
 
 

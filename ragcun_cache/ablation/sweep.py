@@ -155,7 +155,7 @@ class Sweep:
                 self._look_again(run, evaluate)
             watch(run, event)
 
-        shorter = _shorter([run.planned for run in wanted])
+        shorter = shorter_runs([run.planned for run in wanted])
         tasks = [
             Task(number, str(run.name), run.planned.config, evaluate, tuple(shorter.get(number, {}).values()))
             for number, run in enumerate(wanted)
@@ -193,7 +193,7 @@ def _by_data(planned: Sequence[PlannedRun]) -> list[int]:
     return sorted(range(len(planned)), key=lambda index: keys.index(keys[index]))
 
 
-def _shorter(planned: Sequence[PlannedRun]) -> dict[int, dict[int, int]]:
+def shorter_runs(planned: Sequence[PlannedRun]) -> dict[int, dict[int, int]]:
     """Return, for each run that others are the beginning of, their positions in ``planned`` with their epochs."""
     longest: dict[str, int] = {}
     places = [place for place, run in enumerate(planned) if shares_epochs(run.config) and run.config.epochs]
