@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragcun_cache.adapters.judgements import Judgements
 from ragcun_cache.cache import CachePair, list_caches, open_pair
-from ragcun_cache.collections.collection import Collection
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.errors import CacheError, CollectionError, HeadError, TrainingError
 from ragcun_cache.evaluation.candidates import misfit, named_heads
@@ -22,29 +17,23 @@ from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject, encode_raw
-from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
-from ragcun_cache.files import atomic_file, sha256_json
-from ragcun_cache.heads.config import ADAPTER, Input
-from ragcun_cache.heads.store import HeadRecord, load_head, save_head
+from ragcun_cache.evaluation.system import TrainedOn, raw_head
+from ragcun_cache.heads.config import Input
+from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.home import Home
 from ragcun_cache.progress import progress
-from ragcun_cache.provenance import library_versions, source_commit
-from ragcun_cache.retrieval.bm25 import Bm25Index
-from ragcun_cache.retrieval.run import Run
-from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 from ragcun_cache.tuning.choice import Dev, choose
 from ragcun_cache.tuning.config import Labels, TuneConfig
+from ragcun_cache.tuning.data import Data
+from ragcun_cache.tuning.fitted import Fitted
 from ragcun_cache.tuning.ladder import Ladder
-from ragcun_cache.tuning.queries import Fold, QuerySet
+from ragcun_cache.tuning.queries import Fold
 from ragcun_cache.tuning.record import Tried, TuningRecord, provenance, tuning_name
-from ragcun_cache.tuning.spec import Adapter, Fusion, Spec
-from ragcun_cache.tuning.vectors import Source, Vectors
+from ragcun_cache.tuning.spec import Fusion, Spec
 
 _FOLDS = 5
 _MAX_DEV_QUERIES = 1000
-# Scores of all dev queries with all passages are held for BM25 and each temperature of query memory: 0.5 GB each.
-_MAX_SCORES = 2**27
 # What is kept back of the time for fitting and testing the choice.
 _CLIMB_SHARE = 0.8
 
@@ -76,71 +65,6 @@ class Tuned:
     seconds: float
 
 
-class _Data:
-    """One collection with its caches, texts and BM25 index, each read when it is needed."""
-
-    def __init__(self, collection: Collection, pair: CachePair, home: Home, heads: Sequence[HeadRecord]) -> None:
-        self.collection = collection
-        self.pair = pair
-        self._home = home
-        self._heads = heads
-
-    @cached_property
-    def source(self) -> Source:
-        heads = {record.name: load_head(record.folder).head for record in self._heads}
-        return Source(self.pair.query.array(), self.pair.passage.array(), heads)
-
-    @cached_property
-    def bm25(self) -> Bm25Index:
-        index = Bm25Index.of(self.collection, self._home)
-        if index.ids != self.pair.passage.ids:
-            raise CacheError(f"the cached passages of {self.collection.name} are not those of the collection")
-        return index
-
-    @cached_property
-    def _texts(self) -> dict[str, str]:
-        batches = self.collection.texts(Role.QUERY)
-        return {query_id: text for batch in batches for query_id, text in zip(batch.ids, batch.texts, strict=True)}
-
-    @property
-    def splits(self) -> list[str]:
-        """The splits that may be learnt from: train and dev, unless it is tested on."""
-        known = self.collection.splits()
-        return [split for split in ("train", "dev") if split in known and split != self.collection.test_split]
-
-    def judgements(self, split: str) -> Judgements:
-        """Return those of a split."""
-        return Judgements.of(self.collection.qrels(split), self.pair)
-
-    def judged(self, count: int, seed: int) -> Judgements | None:
-        """Return at most ``count`` of the queries that are judged in any of ``splits``; None where there are none."""
-        parts = [self.judgements(split) for split in self.splits]
-        if not sum(map(len, parts)):
-            return None
-        whole = parts[0]
-        for part in parts[1:]:
-            whole = whole.joined(part.take(np.flatnonzero(~np.isin(part.query_m, whole.query_m))))
-        return self.drawn(whole, count, seed)
-
-    def queries(self, rows: NDArray[np.int64], train: Judgements | None) -> QuerySet:
-        """Return the queries at these rows of the cache, against the whole corpus."""
-        ids = [self.pair.query.ids[row] for row in rows.tolist()]
-        return QuerySet(self.source, self.source.query_md[rows], [self._texts[one] for one in ids], self.bm25, train)
-
-    def fold(self, dev: Judgements, train: Judgements | None) -> Fold:
-        """Return these dev queries with what may be learnt from."""
-        own_q = np.full(len(dev), -1, np.int64)
-        if self.collection.ignore_identical_ids:
-            row_of = {passage_id: row for row, passage_id in enumerate(self.pair.passage.ids)}
-            own_q = np.array([row_of.get(self.pair.query.ids[row], -1) for row in dev.query_m.tolist()], np.int64)
-        return Fold(self.queries(dev.query_m, train), dev, own_q)
-
-    def drawn(self, judgements: Judgements, count: int, seed: int) -> Judgements:
-        """Return at most ``count`` of the queries, and no more than their scores with all passages may take."""
-        count = min(count, max(_MAX_SCORES // self.pair.passage.rows, 1), len(judgements))
-        return judgements.take(np.sort(np.random.default_rng(seed).permutation(len(judgements))[:count]))
-
-
 def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     """Choose a system for the collection on dev queries, test it and the raw encoder once, and store both results.
 
@@ -158,7 +82,7 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     collection = find_collection(config.dataset, home, download=False)
     pair = open_pair(home.caches, collection, config.encoder)
     heads = _heads(config, pair, home)
-    data = _Data(collection, pair, home, heads)
+    data = Data(collection, pair, home, heads)
     if config.labels == Labels.TRAIN:
         folds, everything, trained_on = _in_domain(data, config)
     else:
@@ -180,7 +104,7 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     raw = subject.evaluate(raw_head(pair.passage.dim), lambda: encode_raw, store)
     winner, head = None, None
     if not spec.is_raw:
-        fitted = _Fitted(spec, data, everything)
+        fitted = Fitted(spec, data, everything)
         seconds = time.monotonic() - started
         head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
         system = fitted.system(config, trained_on)
@@ -254,7 +178,7 @@ def _heads(config: TuneConfig, pair: CachePair, home: Home) -> list[HeadRecord]:
     return records
 
 
-def _in_domain(data: _Data, config: TuneConfig) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
+def _in_domain(data: Data, config: TuneConfig) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
     """Return the folds, all that the choice is fitted on in the end, and the splits that all of it is from."""
     collection, splits = data.collection, data.splits
     if "train" not in splits:
@@ -287,7 +211,7 @@ def _in_domain(data: _Data, config: TuneConfig) -> tuple[list[Fold], Judgements,
 
 
 def _zero_shot(
-    data: _Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]
+    data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]
 ) -> tuple[list[Fold], tuple[TrainedOn, ...]]:
     """Return the judged queries of other collections, a fold each, and the splits that they are from."""
     folds: list[Fold] = []
@@ -302,7 +226,7 @@ def _zero_shot(
     return folds, tuple(splits)
 
 
-def _others(data: _Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]) -> list[_Data]:
+def _others(data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]) -> list[Data]:
     """Return the collections that may choose for this one.
 
     Those that are named; else all that are cached by the same encoder, but for samples of one that is cached whole,
@@ -315,7 +239,7 @@ def _others(data: _Data, config: TuneConfig, home: Home, heads: Sequence[HeadRec
     for name in names:
         try:
             collection = find_collection(name, home, download=False)
-            found.append(_Data(collection, open_pair(home.caches, collection, data.pair.encoder), home, heads))
+            found.append(Data(collection, open_pair(home.caches, collection, data.pair.encoder), home, heads))
         except (CollectionError, CacheError):
             if named:
                 raise
@@ -334,105 +258,3 @@ def _others(data: _Data, config: TuneConfig, home: Home, heads: Sequence[HeadRec
         elif named or not (one.collection.sample_of in whole or subject.in_base_training):
             chosen.append(one)
     return chosen
-
-
-class _Fitted:
-    """The chosen system, learnt from all judgements that it may know."""
-
-    def __init__(self, spec: Spec, data: _Data, train: Judgements | None) -> None:
-        self.spec = spec
-        self._data = data
-        self._train = train
-        self._vectors: Vectors = data.source.vectors(spec.dense, train)
-
-    def rank(self, subject: Subject) -> Run:
-        """Return the run of the test queries."""
-        pair = self._data.pair
-        queries = self._data.queries(pair.query.positions(subject.query_ids), self._train)
-        temperatures = (self.spec.memory.temperature,) if self.spec.memory else ()
-        scored = queries.scored(self._vectors, self.spec, temperatures)
-        return scored.pool.run(scored.fused(self.spec), subject.query_ids, pair.passage.ids, subject.config.depth)
-
-    def system(self, config: TuneConfig, trained_on: tuple[TrainedOn, ...]) -> System:
-        """Return what the result says of it. Tunings that differ only in their seed are seeds of one row."""
-        sha256 = sha256_json(
-            {
-                "spec": self.spec.model_dump(mode="json"),
-                "queries": _hash(self._vectors.queries(self._data.source.query_md)),
-                "passages": _hash(self._vectors.passage_nd),
-                "bm25": self._data.bm25.sha256,
-                "train": None if self._train is None else self._train.sha256,
-            }
-        )
-        return System(
-            name=f"tuned-{config.labels}-seed{config.seed}-{sha256[:8]}",
-            sha256=sha256,
-            arch=f"tuned, labels {config.labels}",
-            seed=config.seed,
-            settings=config.recipe,
-            trained_on=trained_on,
-            route="zero-shot" if config.labels == Labels.NONE else None,
-        )
-
-    def cost(self, seconds: float) -> Cost:
-        """Return what it takes to make and to keep, beyond the cached vectors."""
-        head, moved = self._vectors.head, self._vectors.moved_passages
-        parameters = 0 if head is None else sum(one.numel() for one in head.parameters())
-        size = 4 * parameters
-        if self.spec.bm25 is not None:
-            size += self._data.bm25.bytes
-        if self.spec.memory is not None and self._train is not None:
-            size += 2 * len(self._train) * self._data.pair.query.dim + 12 * len(self._train.passage_j)
-        return Cost(seconds=seconds, parameters=parameters, bytes=size, index_rebuilt=moved)
-
-    def save(
-        self,
-        config: TuneConfig,
-        trained_on: tuple[TrainedOn, ...],
-        dev_ndcg: float | None,
-        seconds: float,
-        home: Home,
-    ) -> HeadRecord | None:
-        """Keep the adapter, if there is one, as a head that ``eval``, ``search`` and ``heads export`` know."""
-        import polars
-
-        from ragcun_cache.training.diagnostics import DEV_METRIC
-        from ragcun_cache.training.run import METRICS_NAME
-
-        head, pair = self._vectors.head, self._data.pair
-        if head is None or head.config.arch != ADAPTER or self._train is None:
-            return None
-        splits = [one.split for one in trained_on]
-        epochs = self.spec.dense.config.epochs if isinstance(self.spec.dense, Adapter) else 1
-        row = {DEV_METRIC: dev_ndcg, "epoch": epochs, "train_seconds": seconds, "measure_seconds": 0.0}
-        provenance = {
-            "complete": True,
-            "epoch": epochs,
-            "epochs": epochs,
-            "seed": config.seed,
-            "encoder": pair.encoder,
-            "encoder_model": pair.passage.manifest.spec.get("model_id"),
-            "caches": {"collection": pair.collection},
-            "train_pairs": len(self._train.passage_j),
-            "train": {
-                **self.spec.dense.model_dump(mode="json"),
-                "train": splits[0],
-                "epochs": epochs,
-                **({"dev": splits[1], "select": "best_dev"} if len(splits) > 1 else {}),
-            },
-            "metrics": row,
-            "versions": library_versions(),
-            "commit": source_commit(),
-        }
-        sha256 = _hash(self._vectors.queries(self._data.source.query_md))
-        name = f"{pair.collection.replace('/', '__')}-adapter-{self.spec.dense.kind}-seed{config.seed}-{sha256[:8]}"
-        record = save_head(home.heads / name, head, provenance)
-        table = io.BytesIO()
-        polars.DataFrame([row]).write_parquet(table)
-        with atomic_file(record.folder / METRICS_NAME) as handle:
-            handle.write(table.getvalue())
-        return record
-
-
-def _hash(rows_nd: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows_nd).data).hexdigest()

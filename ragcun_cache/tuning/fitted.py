@@ -1,0 +1,125 @@
+"""The system that a tuning has chosen, learnt from all that it may know: what it ranks, what it costs, what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragcun_cache.adapters.judgements import Judgements
+from ragcun_cache.evaluation.subject import Subject
+from ragcun_cache.evaluation.system import Cost, System, TrainedOn
+from ragcun_cache.files import atomic_file, sha256_json
+from ragcun_cache.heads.config import ADAPTER
+from ragcun_cache.heads.store import HeadRecord, save_head
+from ragcun_cache.home import Home
+from ragcun_cache.provenance import library_versions, source_commit
+from ragcun_cache.retrieval.run import Run
+from ragcun_cache.tuning.config import Labels, TuneConfig
+from ragcun_cache.tuning.data import Data
+from ragcun_cache.tuning.spec import Adapter, Spec
+from ragcun_cache.tuning.vectors import Vectors
+
+
+class Fitted:
+    """The chosen system, learnt from all judgements that it may know."""
+
+    def __init__(self, spec: Spec, data: Data, train: Judgements | None) -> None:
+        self.spec = spec
+        self._data = data
+        self._train = train
+        self._vectors: Vectors = data.source.vectors(spec.dense, train)
+
+    def rank(self, subject: Subject) -> Run:
+        """Return the run of the test queries."""
+        pair = self._data.pair
+        queries = self._data.queries(pair.query.positions(subject.query_ids), self._train)
+        temperatures = (self.spec.memory.temperature,) if self.spec.memory else ()
+        scored = queries.scored(self._vectors, self.spec, temperatures)
+        return scored.pool.run(scored.fused(self.spec), subject.query_ids, pair.passage.ids, subject.config.depth)
+
+    def system(self, config: TuneConfig, trained_on: tuple[TrainedOn, ...]) -> System:
+        """Return what the result says of it. Tunings that differ only in their seed are seeds of one row."""
+        sha256 = sha256_json(
+            {
+                "spec": self.spec.model_dump(mode="json"),
+                "queries": _hash(self._vectors.queries(self._data.source.query_md)),
+                "passages": _hash(self._vectors.passage_nd),
+                "bm25": self._data.bm25.sha256,
+                "train": None if self._train is None else self._train.sha256,
+            }
+        )
+        return System(
+            name=f"tuned-{config.labels}-seed{config.seed}-{sha256[:8]}",
+            sha256=sha256,
+            arch=f"tuned, labels {config.labels}",
+            seed=config.seed,
+            settings=config.recipe,
+            trained_on=trained_on,
+            route="zero-shot" if config.labels == Labels.NONE else None,
+        )
+
+    def cost(self, seconds: float) -> Cost:
+        """Return what it takes to make and to keep, beyond the cached vectors."""
+        head, moved = self._vectors.head, self._vectors.moved_passages
+        parameters = 0 if head is None else sum(one.numel() for one in head.parameters())
+        size = 4 * parameters
+        if self.spec.bm25 is not None:
+            size += self._data.bm25.bytes
+        if self.spec.memory is not None and self._train is not None:
+            size += 2 * len(self._train) * self._data.pair.query.dim + 12 * len(self._train.passage_j)
+        return Cost(seconds=seconds, parameters=parameters, bytes=size, index_rebuilt=moved)
+
+    def save(
+        self,
+        config: TuneConfig,
+        trained_on: tuple[TrainedOn, ...],
+        dev_ndcg: float | None,
+        seconds: float,
+        home: Home,
+    ) -> HeadRecord | None:
+        """Keep the adapter, if there is one, as a head that ``eval``, ``search`` and ``heads export`` know."""
+        import polars
+
+        from ragcun_cache.training.diagnostics import DEV_METRIC
+        from ragcun_cache.training.run import METRICS_NAME
+
+        head, pair = self._vectors.head, self._data.pair
+        if head is None or head.config.arch != ADAPTER or self._train is None:
+            return None
+        splits = [one.split for one in trained_on]
+        epochs = self.spec.dense.config.epochs if isinstance(self.spec.dense, Adapter) else 1
+        row = {DEV_METRIC: dev_ndcg, "epoch": epochs, "train_seconds": seconds, "measure_seconds": 0.0}
+        provenance = {
+            "complete": True,
+            "epoch": epochs,
+            "epochs": epochs,
+            "seed": config.seed,
+            "encoder": pair.encoder,
+            "encoder_model": pair.passage.manifest.spec.get("model_id"),
+            "caches": {"collection": pair.collection},
+            "train_pairs": len(self._train.passage_j),
+            "train": {
+                **self.spec.dense.model_dump(mode="json"),
+                "train": splits[0],
+                "epochs": epochs,
+                **({"dev": splits[1], "select": "best_dev"} if len(splits) > 1 else {}),
+            },
+            "metrics": row,
+            "versions": library_versions(),
+            "commit": source_commit(),
+        }
+        sha256 = _hash(self._vectors.queries(self._data.source.query_md))
+        name = f"{pair.collection.replace('/', '__')}-adapter-{self.spec.dense.kind}-seed{config.seed}-{sha256[:8]}"
+        record = save_head(home.heads / name, head, provenance)
+        table = io.BytesIO()
+        polars.DataFrame([row]).write_parquet(table)
+        with atomic_file(record.folder / METRICS_NAME) as handle:
+            handle.write(table.getvalue())
+        return record
+
+
+def _hash(rows_nd: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows_nd).data).hexdigest()
