@@ -260,7 +260,8 @@ def _settings(result: Result) -> dict[str, Any]:
     if result.route == "in-domain":
         return {key: value for key, value in settings.items() if key not in {"dataset", "train_caches"}}
     if system.trained_on and "dataset" not in settings:
-        settings["trained_on"] = ", ".join(f"{one.collection}/{one.split}" for one in system.trained_on)
+        # A system that was chosen among several says itself what is common to its seeds, whichever of them it is.
+        settings.setdefault("trained_on", ", ".join(f"{one.collection}/{one.split}" for one in system.trained_on))
     return settings
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ragcun_cache.adapters.judgements import Judgements
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.collection import Collection
+from ragcun_cache.collections.origin import Origin, origin_of
 from ragcun_cache.errors import CacheError
 from ragcun_cache.heads.store import HeadRecord, load_head
 from ragcun_cache.home import Home
@@ -45,6 +46,11 @@ class Data:
         if index.ids != self.pair.passage.ids:
             raise CacheError(f"the cached passages of {self.collection.name} are not those of the collection")
         return index
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What the collection was sampled or made from."""
+        return origin_of(self.collection.name, self._home, self.collection.folder)
 
     @cached_property
     def _texts(self) -> dict[str, str]:

@@ -40,8 +40,13 @@ class Fitted:
         scored = queries.scored(self._vectors, self.spec, temperatures)
         return scored.pool.run(scored.fused(self.spec), subject.query_ids, pair.passage.ids, subject.config.depth)
 
-    def system(self, config: TuneConfig, trained_on: tuple[TrainedOn, ...]) -> System:
-        """Return what the result says of it. Tunings that differ only in their seed are seeds of one row."""
+    def system(self, config: TuneConfig, *trained_on: tuple[TrainedOn, ...]) -> System:
+        """Return what the result says of it. Tunings that differ only in their seed are seeds of one row.
+
+        ``trained_on`` are the splits that it was chosen by, then those that the head in it was trained on.
+        """
+        known = tuple(dict.fromkeys(one for group in trained_on for one in group))
+        chosen_by = ", ".join(f"{one.collection}/{one.split}" for one in trained_on[0])
         sha256 = sha256_json(
             {
                 "spec": self.spec.model_dump(mode="json"),
@@ -56,9 +61,10 @@ class Fitted:
             sha256=sha256,
             arch=f"tuned, labels {config.labels}",
             seed=config.seed,
-            settings=config.recipe,
-            trained_on=trained_on,
-            route="zero-shot" if config.labels == Labels.NONE else None,
+            # Other collections that choose make another row; a head that won, with what it was trained on, does not.
+            settings=config.recipe | ({"trained_on": chosen_by} if config.labels == Labels.NONE and chosen_by else {}),
+            trained_on=known,
+            route=None if known else "zero-shot",
         )
 
     def cost(self, seconds: float) -> Cost:

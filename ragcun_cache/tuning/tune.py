@@ -9,28 +9,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragcun_cache.adapters.judgements import Judgements
-from ragcun_cache.cache import CachePair, list_caches, open_pair
+from ragcun_cache.cache import list_caches, open_pair
 from ragcun_cache.collections.locate import find_collection
-from ragcun_cache.errors import CacheError, CollectionError, HeadError, TrainingError
-from ragcun_cache.evaluation.candidates import misfit, named_heads
+from ragcun_cache.collections.origin import origin_of
+from ragcun_cache.errors import CacheError, CollectionError, TrainingError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject, encode_raw
 from ragcun_cache.evaluation.system import TrainedOn, raw_head
-from ragcun_cache.heads.config import Input
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.home import Home
 from ragcun_cache.progress import progress
-from ragcun_cache.similarity import Similarity
 from ragcun_cache.tuning.choice import Dev, choose
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.fitted import Fitted
+from ragcun_cache.tuning.heads import learnt_from, refuse_informed, tried_heads
 from ragcun_cache.tuning.ladder import Ladder
 from ragcun_cache.tuning.queries import Fold
 from ragcun_cache.tuning.record import Tried, TuningRecord, provenance, tuning_name
-from ragcun_cache.tuning.spec import Fusion, Spec
+from ragcun_cache.tuning.spec import Fusion, Spec, TrainedHead
 
 _FOLDS = 5
 _MAX_DEV_QUERIES = 1000
@@ -75,17 +74,19 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
 
     Raises:
         TrainingError: there is nothing to learn from or to choose by.
-        CollectionError, CacheError, EvaluationError, HeadError: something that is named is not there or does not fit.
+        HeadError: a head knows the judgements that choose, or cannot be tuned with.
+        CollectionError, CacheError, EvaluationError: something that is named is not there or does not fit.
 
     """
     started = time.monotonic()
     collection = find_collection(config.dataset, home, download=False)
     pair = open_pair(home.caches, collection, config.encoder)
-    heads = _heads(config, pair, home)
+    heads = tried_heads(config.heads, pair, home)
     data = Data(collection, pair, home, heads)
     if config.labels == Labels.TRAIN:
-        folds, everything, trained_on = _in_domain(data, config)
+        folds, everything, trained_on = _in_domain(data, config, home, heads)
     else:
+        refuse_informed(heads, collection, None, home)
         folds, trained_on = _zero_shot(data, config, home, heads)
         everything = None
     trials, left_out, spec, dev_ndcg = [], [], FIXED_IN_ADVANCE, None
@@ -107,7 +108,8 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         fitted = Fitted(spec, data, everything)
         seconds = time.monotonic() - started
         head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
-        system = fitted.system(config, trained_on)
+        by_head = [learnt_from(one, home) for one in heads if spec.dense == TrainedHead(name=one.name)]
+        system = fitted.system(config, trained_on, *by_head)
         winner = subject.evaluate_run(system, lambda: fitted.rank(subject), store, cost=fitted.cost(seconds))
     tuned = Tuned(
         config=config,
@@ -164,21 +166,9 @@ def _dev(folds: Sequence[Fold], config: TuneConfig) -> Dev:
     return Dev(np.zeros(sum(sizes), np.int64), np.concatenate([fold.unseen for fold in folds]))
 
 
-def _heads(config: TuneConfig, pair: CachePair, home: Home) -> list[HeadRecord]:
-    records = named_heads(config.heads, home.heads)
-    for record in records:
-        if (problem := misfit(record, pair)) is not None:
-            raise problem
-        if record.config.similarity != Similarity.COSINE or record.config.input != Input.UNIT:
-            raise HeadError(
-                f"head {record.name} cannot be tuned with",
-                expected="a head that takes unit vectors and is compared by cosine",
-                found=f"input {record.config.input}, similarity {record.config.similarity}",
-            )
-    return records
-
-
-def _in_domain(data: Data, config: TuneConfig) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
+def _in_domain(
+    data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]
+) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
     """Return the folds, all that the choice is fitted on in the end, and the splits that all of it is from."""
     collection, splits = data.collection, data.splits
     if "train" not in splits:
@@ -199,9 +189,12 @@ def _in_domain(data: Data, config: TuneConfig) -> tuple[list[Fold], Judgements, 
     if "dev" in splits:
         dev = data.judgements("dev")
         # A query that is judged in both would be remembered, not found.
-        train = train.take(np.flatnonzero(~np.isin(train.query_m, dev.query_m)))
+        in_both_m = np.isin(train.query_m, dev.query_m)
+        refuse_informed(heads, collection, ["dev", *(["train"] if in_both_m.any() else [])], home)
+        train = train.take(np.flatnonzero(~in_both_m))
         dev = dev.shuffled(config.seed) if config.shuffled else dev
         return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), train)], train.joined(dev), trained_on
+    refuse_informed(heads, collection, ["train"], home)
     fold_m = np.random.default_rng(config.seed).permutation(len(train)) % _FOLDS
     folds = []
     for fold in range(_FOLDS):
@@ -230,7 +223,8 @@ def _others(data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadReco
     """Return the collections that may choose for this one.
 
     Those that are named; else all that are cached by the same encoder, but for samples of one that is cached whole,
-    and for collections that the encoder or one of the heads was trained on: what is best there is not best elsewhere.
+    and for collections that the encoder was trained on: what is best there is not best elsewhere. In no case one that
+    a head was trained on, or whose titles it was trained on, nor another sample of it.
     """
     named = config.transfer is not None
     caches = [found for _, found in list_caches(home.caches) if found.encoder == data.pair.encoder]
@@ -243,13 +237,13 @@ def _others(data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadReco
         except (CollectionError, CacheError):
             if named:
                 raise
-    learnt = {(record.provenance.get("caches") or {}).get("collection") for record in heads}
-    refused = {data.collection.name, data.collection.sample_of or "", *learnt}
+    learnt = {origin_of(one.collection, home) for record in heads for one in learnt_from(record, home)}
+    refused = {data.origin.whole, *(one.whole for one in learnt), *(one.titles_of for one in learnt)}
     whole = {one.collection.name for one in found}
     chosen = []
     for one in found:
         subject = Subject.of(one.collection, one.pair, EvalConfig())
-        if {one.collection.name, one.collection.sample_of} & refused:
+        if one.origin.whole in refused:
             if named:
                 raise TrainingError(
                     f"{one.collection.name} cannot choose for {data.collection.name}",
