@@ -13,7 +13,8 @@ from ragcun_cache.retrieval.run import Run, rank_order
 
 _ABSENT = -1
 # 64 queries against half a million passages, as float32, are 128 MB a system.
-_BLOCK_QUERIES = 64
+BLOCK_QUERIES = 64
+"""Queries that a pool scores at once."""
 
 
 class Scorer(Protocol):
@@ -38,14 +39,14 @@ class Pool:
     def of(cls, scorers: Sequence[Scorer], n_queries: int, depth: int) -> Pool:
         """Pool the ``depth`` best passages of each system, a block of queries at a time."""
         blocks = [
-            _pool_block([one.scores(slice(start, min(start + _BLOCK_QUERIES, n_queries))) for one in scorers], depth)
-            for start in range(0, n_queries, _BLOCK_QUERIES)
+            _pool_block([one.scores(slice(start, min(start + BLOCK_QUERIES, n_queries))) for one in scorers], depth)
+            for start in range(0, n_queries, BLOCK_QUERIES)
         ]
         width = max((row_bc.shape[1] for row_bc, _ in blocks), default=0)
         row_qc = np.full((n_queries, width), _ABSENT, dtype=np.int64)
         score_sqc = np.zeros((len(scorers), n_queries, width), dtype=np.float32)
         for block, (row_bc, score_sbc) in enumerate(blocks):
-            rows = slice(block * _BLOCK_QUERIES, block * _BLOCK_QUERIES + len(row_bc))
+            rows = slice(block * BLOCK_QUERIES, block * BLOCK_QUERIES + len(row_bc))
             row_qc[rows, : row_bc.shape[1]] = row_bc
             score_sqc[:, rows, : row_bc.shape[1]] = score_sbc
         return cls(row_qc, score_sqc)

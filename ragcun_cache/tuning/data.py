@@ -20,7 +20,7 @@ from ragcun_cache.role import Role
 from ragcun_cache.tuning.queries import Fold, QuerySet
 from ragcun_cache.tuning.vectors import Source
 
-# Scores of all dev queries with all passages are held for BM25 and each temperature of query memory: 0.5 GB each.
+# Scores of queries with all passages that are held at once, for BM25 and each temperature of query memory: 0.5 GB each.
 _MAX_SCORES = 2**27
 
 
@@ -67,15 +67,18 @@ class Data:
         """Return those of a split."""
         return Judgements.of(self.collection.qrels(split), self.pair)
 
-    def judged(self, count: int, seed: int) -> Judgements | None:
-        """Return at most ``count`` of the queries that are judged in any of ``splits``; None where there are none."""
+    def judged(self, count: int, seed: int, *, folds: int) -> Judgements | None:
+        """Return at most ``count`` of the queries that are judged in any of ``splits``; None where there are none.
+
+        ``folds`` is the number of sets of dev queries, of this and other collections, that there are at once.
+        """
         parts = [self.judgements(split) for split in self.splits]
         if not sum(map(len, parts)):
             return None
         whole = parts[0]
         for part in parts[1:]:
             whole = whole.joined(part.take(np.flatnonzero(~np.isin(part.query_m, whole.query_m))))
-        return self.drawn(whole, count, seed)
+        return self.drawn(whole, count, seed, folds=folds)
 
     def queries(self, rows: NDArray[np.int64], train: Judgements | None) -> QuerySet:
         """Return the queries at these rows of the cache, against the whole corpus."""
@@ -90,7 +93,11 @@ class Data:
             own_q = np.array([row_of.get(self.pair.query.ids[row], -1) for row in dev.query_m.tolist()], np.int64)
         return Fold(self.queries(dev.query_m, train), dev, own_q)
 
-    def drawn(self, judgements: Judgements, count: int, seed: int) -> Judgements:
-        """Return at most ``count`` of the queries, and no more than their scores with all passages may take."""
-        count = min(count, max(_MAX_SCORES // self.pair.passage.rows, 1), len(judgements))
+    def most_queries(self, folds: int = 1) -> int:
+        """Return how many queries' scores with all passages may be held, where as many are held by each fold."""
+        return max(_MAX_SCORES // folds // max(self.pair.passage.rows, 1), 1)
+
+    def drawn(self, judgements: Judgements, count: int, seed: int, *, folds: int = 1) -> Judgements:
+        """Return at most ``count`` of the queries, and no more than ``most_queries``."""
+        count = min(count, self.most_queries(folds), len(judgements))
         return judgements.take(np.sort(np.random.default_rng(seed).permutation(len(judgements))[:count]))

@@ -16,6 +16,7 @@ from ragcun_cache.heads.config import ADAPTER
 from ragcun_cache.heads.store import HeadRecord, save_head
 from ragcun_cache.home import Home
 from ragcun_cache.provenance import library_versions, source_commit
+from ragcun_cache.retrieval.pool import BLOCK_QUERIES
 from ragcun_cache.retrieval.run import Run
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.data import Data
@@ -33,12 +34,17 @@ class Fitted:
         self._vectors: Vectors = data.source.vectors(spec.dense, train)
 
     def rank(self, subject: Subject) -> Run:
-        """Return the run of the test queries."""
-        pair = self._data.pair
-        queries = self._data.queries(pair.query.positions(subject.query_ids), self._train)
-        temperatures = (self.spec.memory.temperature,) if self.spec.memory else ()
-        scored = queries.scored(self._vectors, self.spec, temperatures)
-        return scored.pool.run(scored.fused(self.spec), subject.query_ids, pair.passage.ids, subject.config.depth)
+        """Return the run of the test queries, of which only so many at once are scored with all passages."""
+        pair, most = self._data.pair, self._data.most_queries()
+        # Blocks of the pool are whole then, so that the last bits of scores do not depend on where the queries are cut.
+        rows = most - most % BLOCK_QUERIES or most
+        run: Run = {}
+        for start in range(0, len(subject.query_ids), rows):
+            query_ids = subject.query_ids[start : start + rows]
+            queries = self._data.queries(pair.query.positions(query_ids), self._train)
+            scored = queries.scored_alone(self._vectors, self.spec)
+            run |= scored.pool.run(scored.fused(self.spec), query_ids, pair.passage.ids, subject.config.depth)
+        return run
 
     def system(self, config: TuneConfig, *trained_on: tuple[TrainedOn, ...]) -> System:
         """Return what the result says of it. Tunings that differ only in their seed are seeds of one row.

@@ -56,7 +56,7 @@ class Ladder:
     """Tries systems on the dev queries of all folds until the deadline; what was tried is in ``trials``, raw first.
 
     ``folds`` are the parts of one collection that are dev in turn, or other collections (then nothing is learnt).
-    ``deadline`` is a time of ``time.monotonic``: no rung but the first begins after it.
+    ``deadline`` is a time of ``time.monotonic``: after it nothing begins but raw, no rung and no system of one.
     """
 
     def __init__(self, folds: Sequence[Fold], dev: Dev, deadline: float, *, seed: int, heads: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ class Ladder:
         self._adapters_of: dict[AdapterConfig, list[AdapterHead]] = {}
 
     def climb(self) -> Iterator[str]:
-        """Try rung after rung; yields the name of each before it begins, or notes it in ``left_out``."""
+        """Try rung after rung; yields the name of each before it begins, or notes in ``left_out`` what does not."""
         rungs = [
             ("raw, BM25, and both", self._first),
             ("feedback", self._feedback),
@@ -87,11 +87,16 @@ class Ladder:
                 ("other adapters", self._other_adapters),
             ]
         for name, rung in rungs:
-            if self.trials and time.monotonic() > self.deadline:
-                self.left_out.append(name)
-                continue
-            yield name
-            rung()
+            if not self._is_late(name):
+                yield name
+                rung()
+
+    def _is_late(self, what: str) -> bool:
+        """Return whether there is no time for ``what``, and note it then. There always is for raw, which is first."""
+        late = bool(self.trials) and time.monotonic() > self.deadline
+        if late:
+            self.left_out.append(what)
+        return late
 
     def _first(self) -> None:
         self._try(Raw(), [*fusions(Raw()), Spec(bm25=Fusion.CONVEX, dense_weight=0.0)])
@@ -135,13 +140,13 @@ class Ladder:
 
     def _adapters(self, config: AdapterConfig) -> None:
         """Train once for each fold, and try what it was after some epochs, whole and half."""
-        if time.monotonic() > self.deadline:
-            self.left_out.append(str(Adapter(config=config)))
-            return
         last = Adapter(config=config.model_copy(update={"epochs": _EPOCHS[-1]}))
-        trained = [
-            fold.queries.source.train(last, fold.queries.train, _EPOCHS) for fold in self.folds if fold.queries.train
-        ]
+        trained = []
+        for fold in self.folds:
+            if self._is_late(str(last)):
+                return
+            assert fold.queries.train is not None, "only a ladder that learns has adapters"
+            trained.append(fold.queries.source.train(last, fold.queries.train, _EPOCHS))
         for epochs in _EPOCHS:
             stopped = config.model_copy(update={"epochs": epochs})
             self._adapters_of[stopped] = [one[epochs] for one in trained]
@@ -172,6 +177,8 @@ class Ladder:
 
     def _try(self, dense: Dense, specs: Sequence[Spec]) -> None:
         """Score ``specs``, which share the vectors of ``dense`` and the feedback, on the dev queries of every fold."""
+        if self._is_late(specs[0].family if specs[0].memory else str(specs[0])):
+            return
         temperatures = tuple(sorted({spec.memory.temperature for spec in specs if spec.memory}))
         by_spec: list[list[NDArray[np.float64]]] = [[] for _ in specs]
         for index, fold in enumerate(self.folds):

@@ -104,6 +104,14 @@ class QuerySet:
 
         ``vectors`` are those of ``spec.dense``. The pool serves every other spec of these vectors and this feedback.
         """
+        return self._scored(vectors, spec, temperatures, with_bm25=True)
+
+    def scored_alone(self, vectors: Vectors, spec: Spec) -> Scored:
+        """Return the pool for ``spec`` and no other: dense vectors alone where the spec ranks by nothing else."""
+        temperatures = (spec.memory.temperature,) if spec.memory else ()
+        return self._scored(vectors, spec, temperatures, with_bm25=bool(spec.bm25 or spec.memory))
+
+    def _scored(self, vectors: Vectors, spec: Spec, temperatures: tuple[float, ...], *, with_bm25: bool) -> Scored:
         query_qd = vectors.queries(self.query_qd)
         if spec.feedback is not None:
             without = Spec(dense=spec.dense, bm25=Fusion.CONVEX, dense_weight=spec.feedback.dense_weight)
@@ -111,7 +119,8 @@ class QuerySet:
             place_qk = before.pool.best(before.fused(without), spec.feedback.passages)
             found_qk = np.take_along_axis(before.pool.row_qc, place_qk, axis=1)
             query_qd = move_queries(query_qd, vectors.passage_nd, found_qk, spec.feedback.weight)
-        layers: list[_Layer | _DenseLayer] = [_DenseLayer(query_qd, vectors.passage_nd), _Layer(self._bm25_qn)]
+        layers: list[_Layer | _DenseLayer] = [_DenseLayer(query_qd, vectors.passage_nd)]
+        layers += [_Layer(self._bm25_qn)] if with_bm25 else []
         layers += [_Layer(self._density(temperature)) for temperature in temperatures]
         return Scored(Pool.of(layers, len(query_qd), _DEPTH), temperatures)
 

@@ -47,8 +47,8 @@ class Tuned:
     ``trials`` are all systems that were tried, raw first, with their NDCG@10 on the dev queries; none where no
     judgement could be used, and ``spec``, the system that was chosen, is then the one that was fixed in advance
     (``dev_ndcg`` None). ``raw`` and ``winner`` are results on the test split; ``winner`` is None where raw was chosen.
-    ``head`` is the adapter in it, saved as a head of its own, if there is one. ``left_out`` are the rungs for which
-    there was no time.
+    ``head`` is the adapter in it, saved as a head of its own, if there is one. ``left_out`` are the rungs, and the
+    systems of a rung that was begun, for which there was no time.
     """
 
     config: TuneConfig
@@ -80,6 +80,8 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     """
     started = time.monotonic()
     collection = find_collection(config.dataset, home, download=False)
+    # Found out now, not when all the time is spent.
+    collection.qrels_path(collection.test_split)
     pair = open_pair(home.caches, collection, config.encoder)
     heads = tried_heads(config.heads, pair, home)
     data = Data(collection, pair, home, heads)
@@ -198,7 +200,8 @@ def _in_domain(
     fold_m = np.random.default_rng(config.seed).permutation(len(train)) % _FOLDS
     folds = []
     for fold in range(_FOLDS):
-        dev = data.drawn(train.take(np.flatnonzero(fold_m == fold)), _MAX_DEV_QUERIES // _FOLDS, config.seed)
+        dev = train.take(np.flatnonzero(fold_m == fold))
+        dev = data.drawn(dev, _MAX_DEV_QUERIES // _FOLDS, config.seed, folds=_FOLDS)
         folds.append(data.fold(dev, train.take(np.flatnonzero(fold_m != fold))))
     return folds, train, trained_on
 
@@ -209,8 +212,9 @@ def _zero_shot(
     """Return the judged queries of other collections, a fold each, and the splits that they are from."""
     folds: list[Fold] = []
     splits: list[TrainedOn] = []
-    for other in _others(data, config, home, heads):
-        judged = other.judged(_MAX_DEV_QUERIES, config.seed)
+    others = _others(data, config, home, heads)
+    for other in others:
+        judged = other.judged(_MAX_DEV_QUERIES, config.seed, folds=len(others))
         if judged is not None:
             judged = judged.shuffled(config.seed) if config.shuffled else judged
             folds.append(other.fold(judged, None))

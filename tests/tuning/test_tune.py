@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from ragcun_cache.heads import list_heads
 from ragcun_cache.home import Home
 from ragcun_cache.tuning import ladder
 from ragcun_cache.tuning.config import TuneConfig, load_tune_config
+from ragcun_cache.tuning.spec import Adapter, Dense, Feedback, Spec
 from ragcun_cache.tuning.tune import FIXED_IN_ADVANCE, Tuned, tune
+from ragcun_cache.tuning.vectors import Source
 
 PIPELINES = sorted((Path(__file__).resolve().parents[2] / "pipelines" / "tune").glob("*.yaml"))
 
@@ -157,6 +161,62 @@ def test_a_deadline_leaves_rungs_out_and_says_so(home: Home, judged_collection: 
     judged_collection(splits={"train": 120, "test": 60})
     tuned = run(home, minutes=1e-9)
     assert tuned.left_out[0] == "feedback" and len(tuned.trials) < 20
+
+
+def test_a_deadline_leaves_out_what_a_rung_has_not_begun(
+    home: Home, judged_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_collection(splits={"train": 120, "test": 60})
+    tries = ladder.Ladder._try
+
+    def slow(self: ladder.Ladder, dense: Dense, specs: Sequence[Spec]) -> None:
+        tries(self, dense, specs)
+        if specs[0].feedback:
+            self.deadline = -np.inf
+
+    monkeypatch.setattr(ladder.Ladder, "_try", slow)
+    tuned = run(home)
+    assert {spec.feedback for spec, _ in tuned.trials} == {None, Feedback(passages=1, weight=0.8)}
+    assert tuned.left_out[:3] == ["raw + feedback (1, 0.6)", "raw + feedback (3, 0.7)", "heads"]
+
+
+def test_a_deadline_ends_the_training_of_adapters_between_folds(
+    home: Home, judged_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_collection(splits={"train": 120, "test": 60})
+    trained: list[float] = []
+    train, late = Source.train, time.monotonic() + 3600
+
+    def slow(self: Source, dense: Adapter, *rest: Any) -> object:
+        trained.append(dense.config.temperature)
+        monkeypatch.setattr("ragcun_cache.tuning.ladder.time.monotonic", lambda: late)
+        return train(self, dense, *rest)
+
+    monkeypatch.setattr(Source, "train", slow)
+    monkeypatch.setattr("ragcun_cache.tuning.tune.choose", lambda trials, dev: trials[0])
+    tuned = run(home)
+    assert trained == [0.02]
+    assert tuned.left_out[0].startswith("linear adapter") and tuned.left_out[-1] == "other adapters"
+
+
+def test_a_missing_test_split_is_found_before_the_climb(
+    home: Home, judged_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_collection(splits={"train": 120})
+    monkeypatch.setattr(ladder.Ladder, "climb", lambda self: pytest.fail("it was climbed"))
+    with pytest.raises(CollectionError, match="test"):
+        run(home)
+
+
+def test_scores_of_all_folds_together_have_a_limit(
+    home: Home, judged_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_collection(splits={"train": 100, "test": 60})
+    for seed, name in enumerate(("others", "thirds"), start=1):
+        judged_collection(name, splits={"train": 100, "test": 20}, seed=seed)
+    monkeypatch.setattr("ragcun_cache.tuning.data._MAX_SCORES", 50 * 150)
+    assert run(home, minutes=1e-9).dev_queries == 50
+    assert run(home, minutes=1e-9, labels="none").dev_queries == 50
 
 
 def test_the_command_says_it_in_words(home: Home, judged_collection: Callable[..., Path]) -> None:
