@@ -36,8 +36,9 @@ _ROUNDING = 1e-9
 class ResultStore:
     """The results below ``root``: ``runs/<key>.parquet`` (one row) and ``per_query/<key>.parquet`` (a row a query).
 
-    Writing is atomic and never replaces a result that is there. A file that cannot be read is no result: it is named
-    in a warning of the standard ``logging``, passed over, and replaced when its evaluation is run again.
+    Writing is atomic and never replaces a result that is there; only its date can be renewed. A file that cannot be
+    read is no result: it is named in a warning of the standard ``logging``, passed over, and replaced when its
+    evaluation is run again.
     """
 
     root: Path
@@ -111,6 +112,16 @@ class ResultStore:
         self.run_path(result.key).unlink(missing_ok=True)
         self.per_query_path(result.key).unlink(missing_ok=True)
         self._scores.pop(result.key, None)
+
+    def renew(self, result: Result, date: str) -> Result:
+        """Return a stored result with a later date, kept in place of the one that was there.
+
+        For a system that was made again and came out as before: of the results of its seed it is the newest then.
+        """
+        renewed = result.model_copy(update={"date": date})
+        with atomic_file(self.run_path(result.key)) as handle:
+            runs_frame([renewed]).write_parquet(handle)
+        return renewed
 
     def per_query(self, result: Result) -> QueryScores:
         """Return the per-query scores of a result, under the names that its ``metrics`` have.

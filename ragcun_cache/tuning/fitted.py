@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import UTC, datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragcun_cache.adapters.judgements import Judgements
-from ragcun_cache.evaluation.subject import Subject
+from ragcun_cache.evaluation.results import Result, result_key
+from ragcun_cache.evaluation.store import ResultStore
+from ragcun_cache.evaluation.subject import Subject, encode_raw
 from ragcun_cache.evaluation.system import Cost, System, TrainedOn
 from ragcun_cache.files import atomic_file, sha256_json
 from ragcun_cache.heads.config import ADAPTER
@@ -18,6 +22,7 @@ from ragcun_cache.home import Home
 from ragcun_cache.provenance import library_versions, source_commit
 from ragcun_cache.retrieval.pool import BLOCK_QUERIES
 from ragcun_cache.retrieval.run import Run
+from ragcun_cache.similarity import Similarity
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.spec import Adapter, Spec
@@ -31,10 +36,18 @@ class Fitted:
         self.spec = spec
         self._data = data
         self._train = train
-        self._vectors: Vectors = data.source.vectors(spec.dense, train)
+        if not spec.is_raw:
+            # Learnt now, so that whoever takes the time has it in.
+            _ = self._vectors
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        return self._data.source.vectors(self.spec.dense, self._train)
 
     def rank(self, subject: Subject) -> Run:
         """Return the run of the test queries, of which only so many at once are scored with all passages."""
+        if self.spec.is_raw:
+            return subject.search(encode_raw, Similarity.COSINE)
         pair, most = self._data.pair, self._data.most_queries()
         # Blocks of the pool are whole then, so that the last bits of scores do not depend on where the queries are cut.
         rows = most - most % BLOCK_QUERIES or most
@@ -46,6 +59,14 @@ class Fitted:
             run |= scored.pool.run(scored.fused(self.spec), query_ids, pair.passage.ids, subject.config.depth)
         return run
 
+    def test(self, subject: Subject, system: System, seconds: float, store: ResultStore) -> Result:
+        """Return the result of the test, which is stored as the newest of its seed whether or not it was there."""
+        stored = store.find(result_key(subject.setting, system))
+        result = subject.evaluate_run(system, lambda: self.rank(subject), store, cost=self.cost(seconds))
+        if stored is None:
+            return result
+        return store.renew(result, datetime.now(UTC).isoformat(timespec="seconds"))
+
     def system(self, config: TuneConfig, *trained_on: tuple[TrainedOn, ...]) -> System:
         """Return what the result says of it. Tunings that differ only in their seed are seeds of one row.
 
@@ -53,13 +74,23 @@ class Fitted:
         """
         known = tuple(dict.fromkeys(one for group in trained_on for one in group))
         chosen_by = ", ".join(f"{one.collection}/{one.split}" for one in trained_on[0])
-        sha256 = sha256_json(
-            {
-                "spec": self.spec.model_dump(mode="json"),
+        # Of raw vectors the setting of the result says all.
+        made_of = (
+            {}
+            if self.spec.is_raw
+            else {
                 "queries": _hash(self._vectors.queries(self._data.source.query_md)),
                 "passages": _hash(self._vectors.passage_nd),
                 "bm25": self._data.bm25.sha256,
+            }
+        )
+        sha256 = sha256_json(
+            {
+                "spec": self.spec.model_dump(mode="json"),
+                **made_of,
                 "train": None if self._train is None else self._train.sha256,
+                # Seeds that choose alike are results of their own: each counts in the row.
+                "seed": config.seed,
             }
         )
         return System(
@@ -75,6 +106,8 @@ class Fitted:
 
     def cost(self, seconds: float) -> Cost:
         """Return what it takes to make and to keep, beyond the cached vectors."""
+        if self.spec.is_raw:
+            return Cost(seconds=seconds, parameters=0, bytes=0, index_rebuilt=False)
         head, moved = self._vectors.head, self._vectors.moved_passages
         parameters = 0 if head is None else sum(one.numel() for one in head.parameters())
         size = 4 * parameters
@@ -98,8 +131,10 @@ class Fitted:
         from ragcun_cache.training.diagnostics import DEV_METRIC
         from ragcun_cache.training.run import METRICS_NAME
 
+        if self._train is None or self.spec.is_raw:
+            return None
         head, pair = self._vectors.head, self._data.pair
-        if head is None or head.config.arch != ADAPTER or self._train is None:
+        if head is None or head.config.arch != ADAPTER:
             return None
         splits = [one.split for one in trained_on]
         epochs = self.spec.dense.config.epochs if isinstance(self.spec.dense, Adapter) else 1

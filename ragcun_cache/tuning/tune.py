@@ -67,6 +67,8 @@ class Tuned:
 def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     """Choose a system for the collection on dev queries, test it and the raw encoder once, and store both results.
 
+    Where raw is chosen, it is stored under both names.
+
     In domain, dev is the split ``dev``, or every fifth of the train queries in turn where there is none; what is
     chosen is then fitted on all of them. Zero-shot, dev are judged queries of other collections. The test split is
     read when the choice is made, and for nothing else. Without any judged query, ``FIXED_IN_ADVANCE`` is tested. All
@@ -105,14 +107,12 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
 
     subject = Subject.of(collection, pair, EvalConfig())
     raw = subject.evaluate(raw_head(pair.passage.dim), lambda: encode_raw, store)
-    winner, head = None, None
-    if not spec.is_raw:
-        fitted = Fitted(spec, data, everything)
-        seconds = time.monotonic() - started
-        head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
-        by_head = [learnt_from(one, home) for one in heads if spec.dense == TrainedHead(name=one.name)]
-        system = fitted.system(config, trained_on, *by_head)
-        winner = subject.evaluate_run(system, lambda: fitted.rank(subject), store, cost=fitted.cost(seconds))
+    fitted = Fitted(spec, data, everything)
+    seconds = time.monotonic() - started
+    head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
+    by_head = [learnt_from(one, home) for one in heads if spec.dense == TrainedHead(name=one.name)]
+    # Raw is stored as what tune has come to as well, or its row would be of the seeds that found something better.
+    tested = fitted.test(subject, fitted.system(config, trained_on, *by_head), seconds, store)
     tuned = Tuned(
         config=config,
         trials=trials,
@@ -122,7 +122,7 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         chosen_by=[f"{one.collection}/{one.split}" for one in trained_on],
         left_out=left_out,
         raw=raw,
-        winner=winner,
+        winner=None if spec.is_raw else tested,
         head=head,
         seconds=time.monotonic() - started,
     )

@@ -134,6 +134,15 @@ def test_a_result_is_never_replaced(store: ResultStore) -> None:
     assert len(before) == 2
 
 
+def test_a_result_that_came_out_again_has_another_date_and_nothing_else(store: ResultStore) -> None:
+    result, scores = make()
+    store.save(result, scores)
+    renewed = store.renew(result, "2026-02-01T00:00:00+00:00")
+    assert renewed == result.model_copy(update={"date": "2026-02-01T00:00:00+00:00"})
+    assert renewed.key == result.key and again(store).all() == [renewed]
+    assert again(store).per_query(renewed).query_ids == scores.query_ids
+
+
 def test_a_failed_write_leaves_no_result(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(results: list[Result]) -> None:
         raise OSError("no space left")

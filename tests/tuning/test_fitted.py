@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ import pytest
 from ragcun_cache.cache import open_pair
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.evaluation.config import EvalConfig
+from ragcun_cache.evaluation.leaderboard import Row, build_leaderboards
+from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject
 from ragcun_cache.home import Home
 from ragcun_cache.retrieval.bm25 import Bm25Index
+from ragcun_cache.tuning.config import TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.fitted import Fitted
+from ragcun_cache.tuning.record import list_tunings
 from ragcun_cache.tuning.spec import Feedback, Fusion, Memory, Ridge, SoftZca, Spec
+from ragcun_cache.tuning.tune import Tuned, tune
 
 SPECS = [
     Spec(dense=Ridge(strength=1.0)),
@@ -63,3 +69,73 @@ def test_test_queries_are_ranked_a_few_at_a_time_with_the_same_result(
         for one in whole:
             assert list(found[one]) == list(whole[one])
             assert np.allclose(list(found[one].values()), list(whole[one].values()), atol=1e-5)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a minute pass between any two results."""
+    minutes = iter(range(1000))
+
+    class Clock:
+        @staticmethod
+        def now(zone: object) -> datetime:
+            return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=next(minutes))
+
+    for module in ("evaluation.subject", "tuning.fitted"):
+        monkeypatch.setattr(f"ragcun_cache.{module}.datetime", Clock)
+
+
+def run_choosing(
+    monkeypatch: pytest.MonkeyPatch, home: Home, spec: Spec, *, minutes: float = 1e-9, **settings: object
+) -> Tuned:
+    """Tune, whatever dev says, to ``spec``, which is one of the first rung."""
+
+    def choose(trials, dev):
+        return next(one for one in trials if one.spec == spec)
+
+    monkeypatch.setattr("ragcun_cache.tuning.tune.choose", choose)
+    config = TuneConfig.model_validate({"dataset": "topics", "minutes": minutes} | settings)
+    return tune(config, home, ResultStore(home.results))
+
+
+def tuned_row(home: Home) -> Row:
+    store = ResultStore(home.results)
+    (board,) = build_leaderboards(store.all(), store)
+    (row,) = [one for one in board.rows if not one.raw]
+    return row
+
+
+HYBRID = Spec(bm25=Fusion.CONVEX, dense_weight=0.6)
+
+
+@pytest.mark.usefixtures("data", "clock")
+@pytest.mark.parametrize("labels", ["train", "none"])
+def test_raw_that_was_kept_counts_in_the_row_of_its_recipe(
+    home: Home, monkeypatch: pytest.MonkeyPatch, judged_collection: Callable[..., Path], labels: str
+) -> None:
+    judged_collection("others", splits={"train": 60, "test": 20}, seed=1)
+    found = [
+        run_choosing(monkeypatch, home, spec, seed=seed, labels=labels)
+        for seed, spec in enumerate((HYBRID, Spec(), HYBRID, Spec()))
+    ]
+    assert [one.winner is None for one in found] == [False, True, False, True]
+    assert [one.winner for one in list_tunings(home.tunings)] == [one.winner and one.winner.key for one in found]
+    (cell,) = tuned_row(home).cells.values()
+    values = [(one.winner or one.raw).metrics["ndcg@10"] for one in found]
+    assert cell.seeds == 4 and cell.mean == pytest.approx(np.mean(values))
+    kept = ResultStore(home.results).find(cell.results[1])
+    assert kept is not None and kept.metrics == found[1].raw.metrics
+    assert kept.route == found[0].winner.route and kept.cost.bytes == 0 and not kept.cost.index_rebuilt
+
+
+@pytest.mark.usefixtures("data", "clock")
+def test_the_row_shows_what_was_tuned_last(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for spec in (HYBRID, Spec(), HYBRID, HYBRID, Spec()):
+        tuned = run_choosing(monkeypatch, home, spec)
+        (cell,) = tuned_row(home).cells.values()
+        assert cell.seeds == 1 and cell.mean == (tuned.winner or tuned.raw).metrics["ndcg@10"]
+        keys.update(cell.results)
+    assert tuned.raw.metrics != ResultStore(home.results).find(min(keys - set(cell.results))).metrics
+    # What came out twice is kept once.
+    assert len(keys) == 2 and len(ResultStore(home.results).all()) == 3
