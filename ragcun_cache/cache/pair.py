@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
@@ -39,6 +39,14 @@ class CachePair:
     encoder: str
     query: EmbeddingCache
     passage: EmbeddingCache
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the record of a head says of the vectors that it was trained on."""
+        caches = {"query": self.query, "passage": self.passage}
+        return {"collection": self.collection} | {
+            role: {"fingerprint": cache.fingerprint, "content_sha256": cache.content_sha256}
+            for role, cache in caches.items()
+        }
 
 
 def folder_pattern(collection: str | None) -> str:

@@ -125,19 +125,26 @@ class Fitted:
         seconds: float,
         home: Home,
     ) -> HeadRecord | None:
-        """Keep the adapter, if there is one, as a head that ``eval``, ``search`` and ``heads export`` know."""
+        """Keep the adapter, if there is one, as a head that ``eval``, ``search`` and ``heads export`` know.
+
+        None that learnt from shuffled judgements is kept: it is worth nothing to anybody.
+        """
         import polars
 
         from ragcun_cache.training.diagnostics import DEV_METRIC
         from ragcun_cache.training.run import METRICS_NAME
 
-        if self._train is None or self.spec.is_raw:
+        if self._train is None or self.spec.is_raw or config.shuffled:
             return None
         head, pair = self._vectors.head, self._data.pair
         if head is None or head.config.arch != ADAPTER:
             return None
         splits = [one.split for one in trained_on]
-        epochs = self.spec.dense.config.epochs if isinstance(self.spec.dense, Adapter) else 1
+        epochs, dense = 1, self.spec.dense.model_dump(mode="json")
+        if isinstance(self.spec.dense, Adapter):
+            epochs = self.spec.dense.config.epochs
+            # It is the seed of the tuning, which stands by itself: what else it was made with is that of all seeds.
+            del dense["config"]["seed"]
         row = {DEV_METRIC: dev_ndcg, "epoch": epochs, "train_seconds": seconds, "measure_seconds": 0.0}
         provenance = {
             "complete": True,
@@ -146,11 +153,12 @@ class Fitted:
             "seed": config.seed,
             "encoder": pair.encoder,
             "encoder_model": pair.passage.manifest.spec.get("model_id"),
-            "caches": {"collection": pair.collection},
+            "caches": pair.provenance(),
             "train_pairs": len(self._train.passage_j),
             "train": {
-                **self.spec.dense.model_dump(mode="json"),
+                **dense,
                 "train": splits[0],
+                "train_queries": config.train_queries,
                 "epochs": epochs,
                 **({"dev": splits[1], "select": "best_dev"} if len(splits) > 1 else {}),
             },

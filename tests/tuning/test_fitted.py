@@ -9,19 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ragcun_cache.adapters.config import AdapterConfig
 from ragcun_cache.cache import open_pair
 from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.evaluation.candidates import describe_head
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.leaderboard import Row, build_leaderboards
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject
+from ragcun_cache.evaluation.system import TrainedOn
+from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.home import Home
 from ragcun_cache.retrieval.bm25 import Bm25Index
+from ragcun_cache.training.config import make_config
+from ragcun_cache.training.run import train_head
 from ragcun_cache.tuning.config import TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.fitted import Fitted
 from ragcun_cache.tuning.record import list_tunings
-from ragcun_cache.tuning.spec import Feedback, Fusion, Memory, Ridge, SoftZca, Spec
+from ragcun_cache.tuning.spec import Adapter, Feedback, Fusion, Memory, Ridge, SoftZca, Spec
 from ragcun_cache.tuning.tune import Tuned, tune
 
 SPECS = [
@@ -139,3 +145,34 @@ def test_the_row_shows_what_was_tuned_last(home: Home, monkeypatch: pytest.Monke
     assert tuned.raw.metrics != ResultStore(home.results).find(min(keys - set(cell.results))).metrics
     # What came out twice is kept once.
     assert len(keys) == 2 and len(ResultStore(home.results).all()) == 3
+
+
+def kept(data: Data, home: Home, *, ridge: bool = False, **settings: object) -> HeadRecord | None:
+    config = TuneConfig.model_validate({"dataset": "topics"} | settings)
+    train = data.judgements("train")
+    if config.train_queries is not None:
+        train = data.drawn(train, config.train_queries, config.seed)
+    adapter = Adapter(config=AdapterConfig(epochs=1, seed=config.seed))
+    fitted = Fitted(Spec(dense=Ridge(strength=1.0) if ridge else adapter), data, train)
+    return fitted.save(config, (TrainedOn(collection="topics", split="train"),), 0.5, 1.0, home)
+
+
+def test_adapters_of_several_seeds_are_of_one_row_and_those_of_fewer_labels_of_another(data: Data, home: Home) -> None:
+    for ridge in (False, True):
+        one, other, fewer = (
+            kept(data, home, ridge=ridge, **settings) for settings in ({}, {"seed": 1}, {"train_queries": 30})
+        )
+        assert one is not None and other is not None and fewer is not None
+        systems = [describe_head(record) for record in (one, other, fewer)]
+        assert [system.seed for system in systems] == [0, 1, 0]
+        assert systems[0].group == systems[1].group != systems[2].group
+
+
+def test_an_adapter_says_which_vectors_it_learnt_from_as_trained_heads_do(data: Data, home: Home) -> None:
+    trained = train_head(make_config({"dataset": "topics", "arch": "untrained", "device": "cpu"}), home).record
+    record = kept(data, home)
+    assert record is not None and record.provenance["caches"] == trained.provenance["caches"]
+
+
+def test_no_adapter_of_shuffled_judgements_is_kept(data: Data, home: Home) -> None:
+    assert kept(data, home, shuffled=True) is None and not home.heads.exists()
