@@ -227,8 +227,9 @@ def _others(data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadReco
     """Return the collections that may choose for this one.
 
     Those that are named; else all that are cached by the same encoder, but for samples of one that is cached whole,
-    and for collections that the encoder was trained on: what is best there is not best elsewhere. In no case one that
-    a head was trained on, or whose titles it was trained on, nor another sample of it.
+    for titles, which are no queries that anybody asked, and for collections that the encoder was trained on: what is
+    best there is not best elsewhere. In no case one that a head was trained on, or whose titles it was trained on, nor
+    another sample of it.
     """
     named = config.transfer is not None
     caches = [found for _, found in list_caches(home.caches) if found.encoder == data.pair.encoder]
@@ -253,6 +254,6 @@ def _others(data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadReco
                     f"{one.collection.name} cannot choose for {data.collection.name}",
                     expected="a collection that is not the one tested on, and that no head was trained on",
                 )
-        elif named or not (one.collection.sample_of in whole or subject.in_base_training):
+        elif named or not (one.collection.sample_of in whole or one.origin.titles_of or subject.in_base_training):
             chosen.append(one)
     return chosen

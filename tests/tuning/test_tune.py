@@ -147,6 +147,16 @@ def test_without_labels_other_collections_choose(home: Home, judged_collection: 
         run(home, labels="none", transfer=["nowhere"])
 
 
+def test_titles_choose_only_if_they_are_named(home: Home, judged_collection: Callable[..., Path]) -> None:
+    judged_collection(splits={"test": 60})
+    names = ("others-titles", "others-titles-pairs50-seed0")
+    for seed, (name, record) in enumerate(zip(names, ({"titles_of": "others"}, {"sample_of": names[0]}), strict=True)):
+        folder = judged_collection(name, splits={"train": 60}, seed=seed + 1)
+        (folder / "collection.json").write_text(json.dumps(record))
+    assert run(home, labels="none", minutes=1e-9).chosen_by == []
+    assert run(home, labels="none", minutes=1e-9, transfer=[names[0]]).chosen_by == ["others-titles/train"]
+
+
 def test_without_any_judgement_the_choice_is_fixed_in_advance(
     home: Home, judged_collection: Callable[..., Path]
 ) -> None:
