@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from ragcun_cache.cache import CacheLayout, CachePair, CacheWriter, Manifest, Sh
 from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -103,6 +107,24 @@ def write_cache(
 def cache_of() -> Callable[..., Path]:
     """The function `write_cache`, for tests that choose their own vectors."""
     return write_cache
+
+
+@pytest.fixture
+def without_float64() -> Callable[[Tensor], Tensor]:
+    """Put a tensor, and all that is computed from it, where there is no float64, as on Apple's GPUs, until `.cpu()`."""
+    import torch
+
+    class OnDevice(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if function is torch.Tensor.cpu:
+                return args[0].detach().as_subclass(torch.Tensor)
+            found = super().__torch_function__(function, types, args, kwargs or {})
+            if isinstance(found, cls) and found.dtype == torch.float64:
+                raise TypeError("the device has no float64")
+            return found
+
+    return lambda tensor: tensor.as_subclass(OnDevice)
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ class Standardize(nn.Module):
     @torch.no_grad()
     def fit(self, y_ne: Tensor) -> None:
         """Take mean and standard deviation from the rows (n, e), n >= 2. A dimension that is constant stays so."""
-        std_e, mean_e = torch.std_mean(y_ne.double(), dim=0)
-        self.mean_e.copy_(mean_e)
-        self.std_e.copy_(torch.where(std_e > 0, std_e, 1.0))
+        # On the CPU, because the GPUs of Apple have no float64.
+        std_e, mean_e = torch.std_mean(y_ne.cpu().double(), dim=0)
+        self.mean_e.copy_(mean_e.float())
+        self.std_e.copy_(torch.where(std_e > 0, std_e, 1.0).float())
 
     def forward(self, y_be: Tensor) -> Tensor:
         """Map (b, e) to (b, e)."""

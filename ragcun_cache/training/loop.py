@@ -173,7 +173,7 @@ def run_epochs(
                     _check_finite(history[-_CHECK_EVERY_STEPS:], names, step + 1 - _CHECK_EVERY_STEPS, epoch)
                 advance(len(chosen_b))
         _check_finite(history, names, (epoch - 1) * steps, epoch)
-        means = dict(zip(names, torch.stack(history).double().mean(dim=0).tolist(), strict=True))
+        means = dict(zip(names, _float64(history).mean(dim=0).tolist(), strict=True))
         figures = _summary(watched_names, watched)
         yield Epoch(epoch, len(history), means.pop("loss"), means, figures, rate, time.perf_counter() - started)
 
@@ -209,12 +209,17 @@ def _noisy(x_bd: Tensor, config: TrainConfig) -> Tensor:
 def _summary(names: list[str], watched: list[Tensor]) -> dict[str, float]:
     if not watched:
         return {}
-    values_sw = torch.stack(watched).double()
+    values_sw = _float64(watched)
     means, first, last = values_sw.mean(dim=0).tolist(), values_sw[0].tolist(), values_sw[-1].tolist()
     figures: dict[str, float] = {}
     for place, name in enumerate(names):
         figures |= {name: means[place], f"{name}_first": first[place], f"{name}_last": last[place]}
     return figures
+
+
+def _float64(rows: list[Tensor]) -> Tensor:
+    """Return the rows as one float64 table on the CPU: the GPUs of Apple have no float64."""
+    return torch.stack(rows).cpu().double()
 
 
 @torch.no_grad()

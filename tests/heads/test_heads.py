@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ragcun_cache.heads import apply_head
 from ragcun_cache.heads.config import Arch, HeadConfig, Init, Input, InputScale, Isotropy, Term, trains
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.lejepa import LejepaHead
+from ragcun_cache.heads.output import Standardize
 from ragcun_cache.heads.projected import ProjectionHead
 from ragcun_cache.heads.registry import build_head
 from ragcun_cache.heads.respred import ResPredHead
@@ -190,6 +193,17 @@ def test_heads_with_nothing_to_learn_have_no_losses() -> None:
     for arch in (Arch.IDENTITY, Arch.UNTRAINED):
         assert not trains(arch)
         assert build_head(config_of(arch), seed=0).losses(batch(), 0) == {}
+
+
+def test_outputs_on_a_device_without_float64_are_standardised_by_the_same_figures(
+    without_float64: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    y_ne = torch.from_numpy(unit_rows(9))
+    here, there = Standardize(config_of(Arch.UNTRAINED)), Standardize(config_of(Arch.UNTRAINED))
+    here.fit(y_ne)
+    there.fit(without_float64(y_ne))
+    assert torch.equal(here.mean_e, there.mean_e) and torch.equal(here.std_e, there.std_e)
+    torch.testing.assert_close(here(y_ne).std(dim=0), torch.ones(DIM))
 
 
 def test_apply_does_not_depend_on_batches_and_drops_no_units() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ragcun_cache.device import resolve_device
 from ragcun_cache.errors import ConfigError, TrainingError
 from ragcun_cache.heads import apply_head, load_head, read_record
 from ragcun_cache.heads.head import PairBatch
+from ragcun_cache.heads.registry import build_head
 from ragcun_cache.heads.store import list_heads
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
@@ -176,8 +178,6 @@ def test_a_loss_that_is_not_finite_names_its_step(home: Home, tiny: CachePair) -
 
 
 def run_only_the_loop(data: Any) -> None:
-    from ragcun_cache.heads.registry import build_head
-
     config = config_of()
     head = build_head(config.head_config(DIM), seed=0)
     with torch.random.fork_rng(devices=[]):
@@ -348,6 +348,26 @@ def test_negatives_of_a_batch_are_what_no_judgement_makes_a_positive() -> None:
     # Query 0 has passages 0 and 1, so passage 1, which came with query 1, is no negative of it.
     assert negative_bb.tolist() == [[False, False, True], [True, False, True], [True, True, False]]
     assert pairs.batch(torch.tensor([0, 2])).negatives().tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("arch", ["lejepa", "respred", "asymmetric"])
+def test_an_epoch_on_a_device_without_float64(
+    home: Home, tiny: CachePair, without_float64: Callable[[torch.Tensor], torch.Tensor], arch: str
+) -> None:
+    config = config_of(arch=arch, epochs=1)
+    pairs = run._tensors(config, load_training_data(config, home), "cpu", np.array([[0, 0], [1, 1], [2, 2]]))
+
+    def epoch(query_nd: torch.Tensor, passage_nd: torch.Tensor) -> loop.Epoch:
+        head = build_head(config.head_config(DIM), seed=0)
+        there = loop.PairTensors(query_nd, passage_nd, pairs.train_p2)
+        with torch.random.fork_rng(devices=[]):
+            (found,) = loop.run_epochs(head, there, config, loop.make_optimizer(head, config), first_epoch=1)
+        return dataclasses.replace(found, seconds=0.0)
+
+    there = [without_float64(rows_nd) for rows_nd in (pairs.query_nd, pairs.passage_md)]
+    with pytest.raises(TypeError, match="no float64"):
+        there[0].double()
+    assert epoch(*there) == epoch(pairs.query_nd, pairs.passage_md)
 
 
 def test_noise_keeps_the_length_and_has_the_cosine_that_it_says() -> None:
