@@ -12,12 +12,20 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.locate import drawn_from
-from ragcun_cache.errors import EvaluationError, unknown_choice
+from ragcun_cache.errors import EvaluationError, RagcunCacheError, unknown_choice
 from ragcun_cache.evaluation.subject import Encode
 from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
 from ragcun_cache.files import sha256_json
 from ragcun_cache.heads.config import Arch
-from ragcun_cache.heads.store import RECORD_NAME, WEIGHTS_NAME, HeadRecord, list_heads, load_head, read_record
+from ragcun_cache.heads.store import (
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    HeadRecord,
+    edited_since,
+    list_heads,
+    load_head,
+    read_record,
+)
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -46,8 +54,11 @@ def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
     return list(found.values())
 
 
-def misfit(record: HeadRecord, pair: CachePair) -> EvaluationError | None:
-    """Return why ``record`` cannot be evaluated on the vectors of ``pair``, or None if it can."""
+def misfit(record: HeadRecord, pair: CachePair) -> RagcunCacheError | None:
+    """Return why ``record`` cannot be evaluated on the vectors of ``pair``, or None if it can.
+
+    Raises HeadError if the files of the user's own heads are needed to know and cannot be run.
+    """
     if record.config.in_dim != pair.passage.dim:
         return EvaluationError(
             f"head {record.name} does not fit the vectors of {pair.collection}",
@@ -64,7 +75,7 @@ def misfit(record: HeadRecord, pair: CachePair) -> EvaluationError | None:
             found=f"encoder {pair.encoder} ({pair.passage.manifest.spec.get('model_id')})",
             fix="choose the caches with --encoder FINGERPRINT",
         )
-    return None
+    return edited_since(record)
 
 
 def describe_head(record: HeadRecord, home: Home) -> System:

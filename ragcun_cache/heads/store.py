@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ragcun_cache.errors import HeadError
 from ragcun_cache.files import atomic_file, write_json
 from ragcun_cache.heads.config import HeadConfig
+from ragcun_cache.heads.own import own_archs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,11 +108,29 @@ def read_record(folder: Path) -> HeadRecord:
         raise HeadError("the head's record cannot be read", where=path, found=error) from error
 
 
+def edited_since(record: HeadRecord) -> HeadError | None:
+    """Return the error that the code of a head of the user's own is not that which it was trained with, or None.
+
+    None too where the record or the registry knows nothing of the file. Raises HeadError as ``own_archs``.
+    """
+    trained_with = record.provenance.get("arch_source_sha256")
+    own = own_archs().get(str(record.config.arch)) if trained_with is not None else None
+    if own is None or own.source_sha256 == trained_with:
+        return None
+    return HeadError(
+        f"the file that registers {record.config.arch} was edited since head {record.name} was trained",
+        where=record.folder,
+        expected=f"a file of sha256 {trained_with}",
+        found="no file" if own.source_sha256 is None else f"sha256 {own.source_sha256}",
+        fix="restore the file, or train again",
+    )
+
+
 def load_head(folder: Path) -> SavedHead:
     """Load the head in ``folder``, for retrieval.
 
     Raises HeadError if there is none, if weights are missing, unexpected or of another shape than the config says,
-    or if they are not the weights that ``head.json`` was written for.
+    if they are not the weights that ``head.json`` was written for, or if the code of a head of the user's own is not.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -119,6 +138,8 @@ def load_head(folder: Path) -> SavedHead:
     from ragcun_cache.heads.registry import build_empty_head
 
     record = read_record(folder)
+    if (edited := edited_since(record)) is not None:
+        raise edited
     path = folder / WEIGHTS_NAME
     try:
         weights = load(path.read_bytes())

@@ -208,6 +208,8 @@ class _Run:
         self.head = head
         self.rows: list[dict[str, Any]] = []
         self.commit = source_commit()
+        # Of the code that built the head: the file may be edited while the head is trained.
+        self.own_source = _own_source(config)
 
     def keep_epoch(self, epoch: Epoch | None) -> TrainedHead:
         """Measure the head after ``epoch`` (None: before the first), add its row, and write what is to be kept."""
@@ -231,6 +233,8 @@ class _Run:
 
     def leave_behind(self, epochs: int) -> None:
         """Leave the head as it is now where a run of ``epochs`` epochs would have put it, unless it is there."""
+        if _own_source(self.config) != self.own_source:
+            return  # That run would now train another head.
         shorter = self.config.model_copy(update={"epochs": epochs})
         folder = self.folder.with_name(run_name(shorter, self.data))
         with _alone_in(folder, wait=True):
@@ -291,7 +295,7 @@ class _Run:
             "caches": _cache_provenance(self.data),
             "train_pairs": len(self.data.train_p2),
             "train": self.config.model_dump(mode="json"),
-            **_own_source(self.config),
+            **self.own_source,
             "metrics": kept,
             "alarms": [asdict(alarm) for alarm in alarms(self.rows, kept["epoch"])],
             "code": code_version(),

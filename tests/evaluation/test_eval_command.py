@@ -17,8 +17,9 @@ from ragcun_cache.cli.eval import evaluate
 from ragcun_cache.cli.leaderboard import leaderboard
 from ragcun_cache.collections.collection import open_collection
 from ragcun_cache.collections.sample import sample_pairs
-from ragcun_cache.errors import CollectionError, ConfigError, EvaluationError
+from ragcun_cache.errors import CollectionError, ConfigError, EvaluationError, HeadError
 from ragcun_cache.evaluation.candidates import describe_head
+from ragcun_cache.heads import own as own_heads
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 from ragcun_cache.training.config import make_config
@@ -189,6 +190,48 @@ def test_a_named_head_of_another_encoder_is_refused_by_name(home: Home, cached: 
     outcome = run("eval", "--dataset", "tiny")
     assert f"note: head {name} does not fit" in outcome.stderr
     assert "untrained" not in outcome.stdout
+
+
+_OWN = """
+import torch
+from ragcun_cache.heads.head import Head
+from ragcun_cache.heads.own import register_head
+
+class Turned(Head):
+    def __init__(self, config):
+        super().__init__(config)
+        self.turn = torch.nn.Parameter(torch.eye(config.in_dim))
+
+    def encode_query(self, x_bd):
+        return x_bd @ self.turn
+
+    def encode_passage(self, x_bd):
+        return x_bd
+
+register_head("turned", Turned)
+"""
+
+
+def test_a_head_whose_file_was_edited_is_left_out_or_refused_if_it_is_named(
+    home: Home, cached: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached()
+    source = tmp_path / "turned.py"
+    source.write_text(_OWN)
+    monkeypatch.setattr(own_heads, "_registered", {})
+    monkeypatch.setattr(own_heads, "_loaded", {})
+    monkeypatch.setenv(own_heads.VARIABLE, str(source))
+    config = make_config({"arch": "turned", "dataset": "tiny", "init": "identity", "epochs": 0})
+    name = train_head(config, home).record.name
+    assert [row["label"] for row in rows(run("eval", "--dataset", "tiny", "--json"))][1:] == ["turned identity 32d"]
+    source.write_text(_OWN.replace("x_bd @ self.turn", "x_bd @ self.turn.T"))
+    outcome = run("eval", "--dataset", "tiny", "--json")
+    assert f"note: the file that registers turned was edited since head {name} was trained: it is left out" in (
+        outcome.stderr
+    )
+    assert [row["label"] for row in rows(outcome)] == ["raw encoder"]
+    with pytest.raises(HeadError, match=f"edited since head {name} was trained"):
+        run("eval", "--dataset", "tiny", "--head", name)
 
 
 def _rewrite(folder: Path, **changes: object) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from ragcun_cache.errors import ConfigError, HeadError
 from ragcun_cache.evaluation.candidates import describe_head
-from ragcun_cache.heads import apply_head, load_head
+from ragcun_cache.files import sha256_file
+from ragcun_cache.heads import apply_head, list_heads, load_head
 from ragcun_cache.heads import own as own_heads
 from ragcun_cache.heads.own import register_head
 from ragcun_cache.role import Role
@@ -56,8 +57,6 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def data(home, tiny_collection, tiny_pair) -> None:
     folder = tiny_collection()
     files = {Role.QUERY: folder / "queries.jsonl", Role.PASSAGE: folder / "corpus.jsonl"}
-    from ragcun_cache.files import sha256_file
-
     tiny_pair(content={role: sha256_file(path) for role, path in files.items()})
 
 
@@ -81,6 +80,42 @@ def test_an_edited_file_is_another_head(source: Path, data: None, home) -> None:
     assert not second.reused
     assert second.record.name != first.record.name
     assert describe_head(second.record, home).group != describe_head(first.record, home).group
+
+
+def test_a_head_is_not_loaded_with_code_that_it_was_not_trained_with(source: Path, data: None, home) -> None:
+    record = train_head(make_config(SETTINGS), home).record
+    trained_with = sha256_file(source)
+    source.write_text(SOURCE.replace("x_bd * self.scale", "x_bd / self.scale"))
+    with pytest.raises(HeadError, match=f"scaled was edited since head {record.name} was trained") as caught:
+        load_head(record.folder)
+    assert caught.value.where == record.folder
+    assert (caught.value.expected, caught.value.found) == (
+        f"a file of sha256 {trained_with}",
+        f"sha256 {sha256_file(source)}",
+    )
+    assert caught.value.fix == "restore the file, or train again"
+    source.write_text(SOURCE)
+    assert load_head(record.folder).sha256 == record.sha256
+
+
+def test_an_edit_while_a_head_is_trained_makes_no_other_head_of_it(source: Path, data: None, home) -> None:
+    trained_with = sha256_file(source)
+
+    def edit(row: dict[str, object]) -> None:
+        source.write_text(SOURCE + "# edited")
+
+    train_head(make_config(SETTINGS | {"epochs": 3}), home, also_epochs=[1, 2], on_epoch=edit)
+    assert sha256_file(source) != trained_with
+    left = {record.provenance["epochs"]: record.provenance["arch_source_sha256"] for record in list_heads(home.heads)}
+    assert left == {1: trained_with, 3: trained_with}
+
+
+def test_a_head_that_no_file_registers_has_no_source_to_compare(data: None, home) -> None:
+    namespace: dict[str, object] = {}
+    exec(SOURCE, namespace)
+    record = train_head(make_config(SETTINGS), home).record
+    assert record.provenance["arch_source_sha256"] is None
+    assert load_head(record.folder).sha256 == record.sha256
 
 
 def test_a_head_whose_file_is_gone_says_how_to_find_it(source: Path, data: None, home) -> None:
