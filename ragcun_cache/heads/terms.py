@@ -18,6 +18,8 @@ from ragcun_cache.objectives.variance import variance_loss
 def _isotropy(config: HeadConfig, z_ne: Tensor, step: int) -> Tensor:
     if config.isotropy == Isotropy.SIGREG:
         return sigreg_loss(z_ne, step=step)
+    if len(z_ne) < 2:
+        return 0.0 * z_ne.sum()  # One row has no covariance.
     return isotropy_loss(z_ne, scale_free=config.isotropy == Isotropy.SCALE_FREE)
 
 
@@ -41,7 +43,8 @@ def shared_terms(
 ) -> dict[str, Tensor]:
     """Return the terms that look at the outputs alone, those of them that ``config`` has a weight for.
 
-    Isotropy is that of queries and passages together, or the mean of both unless they are in ``one_space``.
+    Isotropy is that of queries and passages together, or the mean of both unless they are in ``one_space``. Then that
+    of a batch of one pair is 0 in the forms that look at covariance.
     """
     terms: dict[str, Tensor] = {}
     z_ne = torch.cat([z_query_be, z_passage_be])

@@ -179,6 +179,16 @@ def test_asymmetric_terms() -> None:
     assert set(predicting.losses(batch(), 0)) == {"predictive", "contrastive"}
 
 
+@pytest.mark.parametrize("isotropy", list(Isotropy))
+def test_a_batch_of_one_pair_has_terms_and_gradients_in_separate_spaces_too(isotropy: Isotropy) -> None:
+    terms = ["isotropy", "contrastive", "variance"]
+    head = build_head(config_of(Arch.ASYMMETRIC, terms=terms, isotropy=isotropy, dropout=0.0), seed=0)
+    losses = head.losses(batch(1), 0)
+    assert (losses["isotropy"].item() == 0.0) == (isotropy != Isotropy.SIGREG)
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
 @pytest.mark.parametrize("arch", [Arch.ISOTROPY, Arch.LEJEPA, Arch.RESPRED, Arch.ASYMMETRIC])
 def test_every_term_has_a_gradient_that_is_finite(arch: Arch) -> None:
     for isotropy in Isotropy:

@@ -370,6 +370,14 @@ def test_an_epoch_on_a_device_without_float64(
     assert epoch(*there) == epoch(pairs.query_nd, pairs.passage_md)
 
 
+@pytest.mark.parametrize("isotropy", ["published", "scale_free"])
+def test_towers_apart_train_where_the_last_batch_is_one_pair(home: Home, tiny: CachePair, isotropy: str) -> None:
+    config = config_of(arch="asymmetric", isotropy=isotropy, batch_size=13, epochs=2)
+    trained = train_head(config, home)
+    assert trained.record.provenance["train_pairs"] % config.batch_size == 1
+    assert all(row["loss_isotropy"] > 0 for row in trained.rows[1:])
+
+
 def test_noise_keeps_the_length_and_has_the_cosine_that_it_says() -> None:
     torch.manual_seed(0)
     rows_bd = torch.randn(400, 768)
