@@ -40,6 +40,11 @@ def trains(arch: Arch | str) -> bool:
     return arch not in (Arch.IDENTITY, Arch.UNTRAINED)
 
 
+def is_own(arch: Arch | str) -> bool:
+    """Return whether the architecture is one of the user's own (``heads.own``)."""
+    return not isinstance(arch, Arch) and arch != ADAPTER
+
+
 class Init(StrEnum):
     """How a projection starts."""
 

@@ -9,7 +9,7 @@ import torch
 from ragcun_cache.errors import HeadError, unknown_choice
 from ragcun_cache.heads.adapter import AdapterHead
 from ragcun_cache.heads.asymmetric import AsymmetricHead
-from ragcun_cache.heads.config import ADAPTER, Arch, HeadConfig
+from ragcun_cache.heads.config import ADAPTER, Arch, HeadConfig, is_own
 from ragcun_cache.heads.head import Head
 from ragcun_cache.heads.identity import IdentityHead
 from ragcun_cache.heads.lejepa import LejepaHead
@@ -42,8 +42,14 @@ def build_head(config: HeadConfig, *, seed: int, for_training: bool = True) -> H
         return _build(config, for_training)
 
 
-def build_empty_head(config: HeadConfig) -> Head:
-    """Build the retrieval part of a head without memory for its weights (they are on the meta device)."""
+def build_empty_head(config: HeadConfig, *, seed: int = 0) -> Head:
+    """Build the retrieval part of a head for its weights to be put in.
+
+    Those of a built-in head have no memory yet (they are on the meta device). A head of the user's own may hold tensors
+    that are saved nowhere and have to be there, as they were when it was trained: it is built by its ``seed``.
+    """
+    if is_own(config.arch):
+        return build_head(config, seed=seed, for_training=False)
     with torch.device("meta"):
         return _build(config, False)
 

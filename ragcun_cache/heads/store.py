@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ragcun_cache.errors import HeadError
 from ragcun_cache.files import atomic_file, write_json
-from ragcun_cache.heads.config import HeadConfig
+from ragcun_cache.heads.config import HeadConfig, is_own
 from ragcun_cache.heads.own import own_archs
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def _head_sha256(config: HeadConfig, weights: Mapping[str, Tensor]) -> str:
 def save_head(folder: Path, head: Head, provenance: dict[str, Any]) -> HeadRecord:
     """Write what retrieval needs of ``head``, and its record, into ``folder``, each file atomically.
 
-    Parts that only training needs (a predictor, an EMA target) are left out.
+    Parts that only training needs (a predictor, an EMA target) are left out; of a head of the user's own, nothing is.
     """
     from safetensors.torch import save
 
     from ragcun_cache.heads.registry import build_empty_head
 
-    names = build_empty_head(head.config).state_dict()
     state = head.state_dict()
+    names = state if is_own(head.config.arch) else build_empty_head(head.config).state_dict()
     weights = {name: state[name].detach().cpu().contiguous() for name in names}
     record = HeadRecord(folder.name, folder, head.config, _head_sha256(head.config, weights), provenance)
     with atomic_file(folder / WEIGHTS_NAME) as handle:
@@ -147,7 +147,7 @@ def load_head(folder: Path) -> SavedHead:
         raise HeadError("the head's weights are missing", where=path) from None
     except SafetensorError as error:
         raise HeadError("the head's weights cannot be read", where=path, found=error) from error
-    head = build_empty_head(record.config)
+    head = build_empty_head(record.config, seed=record.provenance.get("seed", 0))
     expected = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in head.state_dict().items()}
     found = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

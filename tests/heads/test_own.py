@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ragcun_cache.errors import ConfigError, HeadError
 from ragcun_cache.evaluation.candidates import describe_head
@@ -11,6 +12,7 @@ from ragcun_cache.files import sha256_file
 from ragcun_cache.heads import apply_head, list_heads, load_head
 from ragcun_cache.heads import own as own_heads
 from ragcun_cache.heads.own import register_head
+from ragcun_cache.heads.registry import build_head
 from ragcun_cache.role import Role
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.run import train_head
@@ -124,6 +126,27 @@ def test_a_head_whose_file_is_gone_says_how_to_find_it(source: Path, data: None,
     source.unlink()
     with pytest.raises(HeadError, match=r"no such file of heads(.|\n)*RAGCUN_HEADS"):
         load_head(record.folder)
+
+
+def test_tensors_that_are_not_saved_are_there_again_as_they_were_in_training(source: Path, data: None, home) -> None:
+    source.write_text(
+        SOURCE.replace(
+            "torch.ones(config.in_dim))\n",
+            "torch.ones(config.in_dim))\n"
+            "        self.shift = torch.randn(config.in_dim)\n"
+            "        self.register_buffer('mask', torch.rand(config.in_dim), persistent=False)\n",
+        ).replace("x_bd * self.scale", "(x_bd + self.shift) * self.mask * self.scale")
+    )
+    config = make_config(SETTINGS | {"seed": 7, "epochs": 1})
+    before = torch.random.get_rng_state()
+    head = load_head(train_head(config, home).record.folder).head
+    built = build_head(head.config, seed=7)
+    assert torch.equal(head.shift, built.shift) and torch.equal(head.mask, built.mask)
+    assert not torch.equal(head.scale, built.scale)
+    rows_nd = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
+    expected_nd = (rows_nd + built.shift.numpy()) * built.mask.numpy() * head.scale.numpy()
+    np.testing.assert_allclose(apply_head(head, rows_nd, Role.QUERY), expected_nd, rtol=1e-6)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_folder_of_files(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
