@@ -40,6 +40,7 @@ def shuffled(data: TrainingData, seed: int) -> TrainingData:
         data,
         train_p2=train_p2,
         dev_qrels=dict(zip(queries, judgements, strict=True)),
+        drawn_from=None,
         sha256=sha256_json([data.sha256, "shuffled", seed]),
     )
 

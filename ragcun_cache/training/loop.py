@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,12 +28,14 @@ _CHECK_EVERY_STEPS = 100
 class PairTensors:
     """All training vectors on the device, and the pairs as rows of them.
 
-    ``query_nd`` (n, d) and ``passage_md`` (m, d) in the config's dtype; ``train_p2`` (p, 2) int64.
+    ``query_nd`` (n, d) and ``passage_md`` (m, d) in the config's dtype; ``train_p2`` (p, 2) int64. ``judged_p2`` (j, 2)
+    int64 are all pairs that are no negatives of each other; None: the training pairs.
     """
 
     query_nd: Tensor
     passage_md: Tensor
     train_p2: Tensor
+    judged_p2: Tensor | None = field(default=None, kw_only=True)
 
     def batch(self, chosen_b: Tensor, *, negatives: bool = False) -> PairBatch:
         """Return the pairs ``chosen_b`` as float32, with what is no positive of what if ``negatives`` are wanted."""
@@ -49,8 +51,9 @@ class PairTensors:
 
     @cached_property
     def _pair_numbers(self) -> Tensor:
-        """One number for each judged pair, (p,) int64, ascending."""
-        return (self.train_p2[:, 0] * len(self.passage_md) + self.train_p2[:, 1]).sort().values
+        """One number for each judged pair, (j,) int64, ascending."""
+        query_j, passage_j = (self.train_p2 if self.judged_p2 is None else self.judged_p2).unbind(dim=1)
+        return (query_j * len(self.passage_md) + passage_j).sort().values
 
 
 @dataclass(frozen=True)

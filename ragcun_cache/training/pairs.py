@@ -14,13 +14,15 @@ from ragcun_cache.collections.collection import Collection
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.collections.qrels import Qrels
 from ragcun_cache.errors import CacheError, RagcunCacheError, TrainingError, unknown_choice
-from ragcun_cache.files import sha256_json
+from ragcun_cache.files import sha256_file, sha256_json
 from ragcun_cache.heads.config import Input, trains
 from ragcun_cache.home import Home
 from ragcun_cache.training.config import Select, TensorDtype, TrainConfig
 from ragcun_cache.training.reference import Reference, make_reference
 
 _DEV_FRACTION = 0.1
+# What a sample's pairs are drawn from, whatever the sample's own splits are called.
+_TRAIN = "train"
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class TrainingData:
     """Judged pairs of one collection as rows of its caches; loads vectors when they are first asked for.
 
     ``train_p2`` is (p, 2) int64: row of the query, row of the passage. ``dev_qrels`` are judged queries of which none
-    is in ``train_p2``; empty where the collection has nothing to cut them from. ``sha256`` covers both. Vectors
-    are held in ``dtype``.
+    is in ``train_p2``; empty where the collection has nothing to cut them from. ``drawn_from`` is the collection that
+    a sample of pairs was drawn from, None where there is no sample. ``sha256`` covers the judgements of all three.
+    Vectors are held in ``dtype``.
     """
 
     collection: str
@@ -40,6 +43,14 @@ class TrainingData:
     input: Input
     sha256: str
     dtype: TensorDtype = TensorDtype.FLOAT32
+    drawn_from: Collection | None = None
+
+    @cached_property
+    def judged_p2(self) -> NDArray[np.int64]:
+        """All train pairs that are judged relevant, (j, 2), as rows of the caches: of a sample, those not drawn too."""
+        if self.drawn_from is None:
+            return self.train_p2
+        return np.concatenate([self.train_p2, _rows(self.drawn_from.pairs(_TRAIN), self.caches)])
 
     @cached_property
     def dev_p2(self) -> NDArray[np.int64]:
@@ -105,6 +116,8 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
         raise TrainingError(
             f"{collection.name} has no dev query to select by", fix=f"select: {Select.LAST}, or name a dev split"
         )
+    drawn_from = None if collection is whole else whole
+    not_drawn = [sha256_file(drawn_from.qrels_path(_TRAIN))] if drawn_from else []
     return TrainingData(
         collection=collection.name,
         caches=caches,
@@ -112,8 +125,9 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
         dev_qrels=dev_qrels,
         ignore_identical_ids=collection.ignore_identical_ids,
         input=config.input,
+        sha256=sha256_json([kept, list(dev_qrels.items()), *not_drawn]),
         dtype=config.dtype,
-        sha256=sha256_json([kept, list(dev_qrels.items())]),
+        drawn_from=drawn_from,
     )
 
 

@@ -148,7 +148,7 @@ def _train(
 
     from ragcun_cache.heads.registry import build_head
     from ragcun_cache.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
-    from ragcun_cache.training.loop import make_optimizer, run_epochs
+    from ragcun_cache.training.loop import make_optimizer, needs_negatives, run_epochs
 
     device = resolve_device(config.device)
     head = build_head(head_config, seed=config.seed).to(device)
@@ -161,7 +161,8 @@ def _train(
         run.rows = load_checkpoint(checkpoint, head, optimizer)
     else:
         run.keep_epoch(None)
-    tensors = _tensors(config, data, device, data.train_p2)
+    judged_p2 = data.judged_p2 if needs_negatives(config) else None
+    tensors = _tensors(config, data, device, data.train_p2, judged_p2)
     also = set(also_epochs) if shares_epochs(config) else set()
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         for epoch in run_epochs(head, tensors, config, optimizer, first_epoch=max(len(run.rows), 1)):
@@ -175,7 +176,13 @@ def _train(
     return trained
 
 
-def _tensors(config: TrainConfig, data: TrainingData, device: str, pair_p2: NDArray[np.int64]) -> PairTensors:
+def _tensors(
+    config: TrainConfig,
+    data: TrainingData,
+    device: str,
+    pair_p2: NDArray[np.int64],
+    judged_p2: NDArray[np.int64] | None = None,
+) -> PairTensors:
     import torch
 
     from ragcun_cache.training.loop import PairTensors
@@ -185,6 +192,7 @@ def _tensors(config: TrainConfig, data: TrainingData, device: str, pair_p2: NDAr
         torch.from_numpy(data.query_nd).to(device, dtype),
         torch.from_numpy(data.passage_nd).to(device, dtype),
         torch.from_numpy(pair_p2).to(device),
+        judged_p2=None if judged_p2 is None else torch.from_numpy(judged_p2).to(device),
     )
 
 

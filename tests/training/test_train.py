@@ -277,6 +277,60 @@ def test_a_sample_of_pairs_uses_the_caches_of_the_whole(home: Home, tiny: CacheP
     assert trained.rows[0]["dev_corpus_rows"] == 120
 
 
+@pytest.fixture
+def two_each(home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]) -> CachePair:
+    """A collection where each train query has two passages, the second of them also the first of the next query."""
+    folder = tiny_collection("tiny")
+    with (folder / "qrels" / "train.tsv").open("a") as qrels:
+        qrels.writelines(f"q{query}\tp{query + 1}\t1\n" for query in range(40))
+        qrels.write("q0\tnowhere\t1\n")
+    return cached("tiny", home, tiny_pair)
+
+
+def test_pairs_that_a_sample_left_out_are_no_negatives(home: Home, two_each: CachePair) -> None:
+    config = config_of(arch="asymmetric", pairs=40, batch_size=40, epochs=1)
+    data = load_training_data(config, home)
+    trained = {query for query, _ in data.train_p2.tolist()}
+    relevant = {(query, passage) for query in range(40) for passage in (query, query + 1)}
+    assert {(query, passage) for query, passage in data.judged_p2.tolist()} == relevant
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Watched(loop.PairTensors):
+        def _negatives(self, query_b: torch.Tensor, passage_b: torch.Tensor) -> torch.Tensor:
+            negative_bb = super()._negatives(query_b, passage_b)
+            seen.extend(zip(torch.cartesian_prod(query_b, passage_b), negative_bb.flatten(), strict=True))
+            return negative_bb
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PairTensors", Watched)
+        train_head(config, home, data=data)
+    told = {tuple(pair.tolist()): bool(negative) for pair, negative in seen}
+    assert {pair for pair, negative in told.items() if not negative} == relevant & told.keys()
+    # There are pairs that were not drawn, whose passage came with another query of the batch.
+    assert relevant & told.keys() - {tuple(pair) for pair in data.train_p2.tolist()}
+    assert trained == {query for query, _ in told}
+
+
+def test_judgements_of_the_whole_are_read_where_a_loss_looks_at_negatives(home: Home, two_each: CachePair) -> None:
+    for arch, read in (("isotropy", False), ("asymmetric", True)):
+        config = config_of(arch=arch, pairs=40, epochs=1)
+        data = load_training_data(config, home)
+        train_head(config, home, data=data)
+        assert ("judged_p2" in vars(data)) == read
+    whole = load_training_data(config_of(arch="asymmetric"), home)
+    assert whole.judged_p2 is whole.train_p2
+
+
+def test_what_a_sample_left_out_is_part_of_its_name(home: Home, two_each: CachePair) -> None:
+    config = config_of(arch="asymmetric", pairs=79)
+    before = load_training_data(config, home)
+    qrels = home.collections / "tiny" / "qrels" / "train.tsv"
+    qrels.write_text(qrels.read_text() + "q0\talso-nowhere\t1\n")
+    after = load_training_data(config, home)
+    np.testing.assert_array_equal(after.train_p2, before.train_p2)
+    assert run.run_name(config, after) != run.run_name(config, before)
+
+
 def test_only_what_changes_the_result_changes_the_name(home: Home, tiny: CachePair) -> None:
     data = load_training_data(config_of(), home)
     name = run.run_name(config_of(), data)
@@ -376,6 +430,13 @@ def test_towers_apart_train_where_the_last_batch_is_one_pair(home: Home, tiny: C
     trained = train_head(config, home)
     assert trained.record.provenance["train_pairs"] % config.batch_size == 1
     assert all(row["loss_isotropy"] > 0 for row in trained.rows[1:])
+
+
+def test_judged_pairs_that_are_not_trained_on_are_no_negatives() -> None:
+    trained_p2, judged_p2 = torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0, 0], [0, 1], [1, 1]])
+    for judged, expected in ((None, [[False, True], [True, False]]), (judged_p2, [[False, False], [True, False]])):
+        pairs = loop.PairTensors(torch.zeros(2, 2), torch.zeros(2, 2), trained_p2, judged_p2=judged)
+        assert pairs.batch(torch.tensor([0, 1]), negatives=True).negatives().tolist() == expected
 
 
 def test_noise_keeps_the_length_and_has_the_cosine_that_it_says() -> None:
