@@ -31,8 +31,9 @@ class Reference:
 
     ``passage_n`` are at most 2,048 passages whose geometry is looked at. ``pair_p2`` (p, 2) are training pairs, rows of
     query and passage, in whole batches of 64 where there are so many. ``query_q`` are the rows of the queries that are
-    searched with, ``query_ids`` their ids: the dev queries, or at most 512 train queries where there is none.
-    ``raw_top`` are the ten best passages of each by the cosine of the raw vectors, ``raw_ndcg`` what raw scores on dev.
+    searched with, ``query_ids`` their ids: the dev queries that have a vector, or at most 512 train queries where there
+    is no dev query. ``raw_top`` are the ten best passages of each by the cosine of the raw vectors, ``raw_ndcg`` what
+    raw scores on dev.
     """
 
     passage_n: NDArray[np.int64]
@@ -52,7 +53,9 @@ def make_reference(data: TrainingData) -> Reference:
     pair_p2 = data.train_p2[rng.permutation(len(data.train_p2))[:n_pairs]]
     passage_n = np.sort(rng.permutation(data.caches.passage.rows)[:_GEOMETRY_ROWS])
     if data.dev_qrels:
-        query_q = data.caches.query.positions(list(data.dev_qrels))
+        # A judged query without a text has no row: it is not searched with, and scores 0.
+        row_of = {query_id: row for row, query_id in enumerate(data.caches.query.ids)}
+        query_q = np.array([row_of[query_id] for query_id in data.dev_qrels if query_id in row_of], dtype=np.int64)
     else:
         train_rows = np.unique(data.train_p2[:, 0])
         query_q = np.sort(rng.permutation(train_rows)[:_WATCHED_TRAIN_QUERIES])
@@ -84,7 +87,7 @@ def search_watched(
 
 
 def dev_ndcg(data: TrainingData, run: Run) -> float | None:
-    """Return NDCG@10 over the dev queries; None where there is none."""
+    """Return NDCG@10 over the dev queries, 0 for one that has no vector; None where there is none."""
     from ragcun_cache.evaluation.metrics import score_run
 
     return score_run(run, data.dev_qrels).mean("ndcg@10") if data.dev_qrels else None

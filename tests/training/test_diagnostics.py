@@ -147,6 +147,18 @@ def test_without_dev_queries_train_queries_are_watched(data: Callable[..., Train
     assert measured["hubness_skewness"] is not None
 
 
+def test_a_dev_query_without_a_text_scores_0_as_in_eval(data: Callable[..., TrainingData], home: Home) -> None:
+    whole = measure_head(raw(), data())
+    with (home.collections / "tiny" / "qrels" / "dev.tsv").open("a") as qrels:
+        qrels.write("nowhere\tp3\t1\n")
+    with_missing = measure_head(raw(), load_training_data(config_of(), home))
+    assert (whole["dev_queries"], with_missing["dev_queries"]) == (40, 41)
+    assert whole["dev_ndcg@10"] > 0
+    assert with_missing["dev_ndcg@10"] == pytest.approx(whole["dev_ndcg@10"] * 40 / 41)
+    (home.collections / "tiny" / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nnowhere\tp3\t1\n")
+    assert measure_head(raw(), load_training_data(config_of(), home))["dev_ndcg@10"] == 0.0
+
+
 def test_without_judged_queries_there_is_geometry(data: Callable[..., TrainingData]) -> None:
     loaded = data(splits={"test": 20}, arch="identity")
     (row,) = rows_of(loaded, raw())
