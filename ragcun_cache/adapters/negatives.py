@@ -51,9 +51,11 @@ def unjudged_duplicates(corpus_nd: Tensor, judgements: Judgements, duplicate: fl
         pairs.append(near_pr.nonzero() + torch.tensor([0, first]))
     place_k, row_k = torch.cat(pairs).unbind(dim=1)
     near = {int(relevant_p[place]): row_k[place_k == place] for place in torch.unique(place_k).tolist()}
+    nothing = torch.empty(0, dtype=torch.int64)
     found = []
     for query in range(len(judgements)):
         own = judgements.passage_j[judgements.start_m1[query] : judgements.start_m1[query + 1]].tolist()
-        rows = torch.unique(torch.cat([torch.empty(0, dtype=torch.int64), *(near[passage] for passage in own)]))
+        # Not even itself is near a zero vector, nor, by rounding, near any vector where ``duplicate`` is 1.
+        rows = torch.unique(torch.cat([nothing, *(near.get(passage, nothing) for passage in own)]))
         found.append(rows[~torch.isin(rows, torch.tensor(own, dtype=torch.int64))])
     return found

@@ -109,6 +109,18 @@ def test_no_judgement_and_no_finite_loss_are_errors(rotated) -> None:
         train_adapter(AdapterConfig(), judged, query_md * torch.nan, corpus_nd)
 
 
+def test_a_relevant_passage_that_is_not_near_itself_has_no_duplicates(rotated) -> None:
+    query_md, corpus_nd, judged, _ = rotated
+    zero_nd = corpus_nd.clone()
+    zero_nd[[3, 200]] = 0.0
+    assert unjudged_duplicates(zero_nd, judged, 0.95)[3].tolist() == []
+    adapter = train_adapter(AdapterConfig(epochs=1), judged, query_md, zero_nd)[1]
+    assert all(parameter.isfinite().all() for parameter in adapter.parameters())
+    # By rounding: the squared norms of these unit rows are a little below 1.
+    short_nd = corpus_nd * (1 - 1e-6)
+    assert [rows.tolist() for rows in unjudged_duplicates(short_nd, judged, 1.0)] == [[]] * QUERIES
+
+
 def test_mined_negatives_are_the_best_that_are_neither_relevant_nor_duplicates() -> None:
     corpus_nd = torch.eye(6)
     corpus_nd[3] = normalize(torch.tensor([0.99, 0.0, 0.05, 0, 0, 0]), dim=0)  # says the same as passage 0
