@@ -56,6 +56,16 @@ def test_a_projection_is_onto_a_unit_vector() -> None:
     assert found.item() == pytest.approx(exact, rel=1e-5)
 
 
+def test_two_views_as_one_sample_give_at_most_the_sum_of_both_and_just_that_if_they_are_equal() -> None:
+    """What docs/heads.md halves the weight of LeJEPA's paper by, whose loss is the mean over views."""
+    query_ne, passage_ne = normal(32, 8, 0, torch.float64) * 0.5 + 0.3, normal(32, 8, 1, torch.float64) * 0.4
+    query, passage, both = (
+        sigreg_loss(z_ne, step=0).item() for z_ne in (query_ne, passage_ne, torch.cat([query_ne, passage_ne]))
+    )
+    assert both < query + passage
+    assert sigreg_loss(torch.cat([query_ne, query_ne]), step=0).item() == pytest.approx(2 * query)
+
+
 @pytest.mark.parametrize(("n", "e"), [(32, 16), (64, 768), (256, 64)])
 def test_gaussian_rows_give_the_null_value(n: int, e: int) -> None:
     values = [sigreg_loss(normal(n, e, seed), step=seed).item() for seed in range(30)]
