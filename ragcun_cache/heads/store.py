@@ -55,8 +55,11 @@ class SavedHead(HeadRecord):
     head: Head
 
 
-def _head_sha256(config: HeadConfig, weights: Mapping[str, Tensor]) -> str:
+def _head_sha256(config: HeadConfig, weights: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(config.scoring_sha256().encode())
+    if (source := provenance.get("arch_source_sha256")) is not None:
+        # With equal weights other code ranks otherwise, and another seed gives other tensors that are not saved.
+        digest.update(f"{source} {provenance.get('seed')}\n".encode())
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -76,7 +79,7 @@ def save_head(folder: Path, head: Head, provenance: dict[str, Any]) -> HeadRecor
     state = head.state_dict()
     names = state if is_own(head.config.arch) else build_empty_head(head.config).state_dict()
     weights = {name: state[name].detach().cpu().contiguous() for name in names}
-    record = HeadRecord(folder.name, folder, head.config, _head_sha256(head.config, weights), provenance)
+    record = HeadRecord(folder.name, folder, head.config, _head_sha256(head.config, weights, provenance), provenance)
     with atomic_file(folder / WEIGHTS_NAME) as handle:
         handle.write(save(weights))
     return _write_record(record)
@@ -158,7 +161,9 @@ def load_head(folder: Path) -> SavedHead:
                 expected=expected.get(name, "no such tensor"),
                 found=found.get(name, "no such tensor"),
             )
-    if _head_sha256(record.config, weights) != record.sha256:
+    # Heads of the user's own were once known by their weights alone.
+    known_by = [_head_sha256(record.config, weights, about) for about in (record.provenance, {})]
+    if record.sha256 not in known_by:
         raise HeadError(
             "the head's weights are not those that its record was written for",
             where=path,

@@ -13,6 +13,7 @@ from ragcun_cache.heads import apply_head, list_heads, load_head
 from ragcun_cache.heads import own as own_heads
 from ragcun_cache.heads.own import register_head
 from ragcun_cache.heads.registry import build_head
+from ragcun_cache.heads.store import WEIGHTS_NAME
 from ragcun_cache.role import Role
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.run import train_head
@@ -98,6 +99,16 @@ def test_a_head_is_not_loaded_with_code_that_it_was_not_trained_with(source: Pat
     assert caught.value.fix == "restore the file, or train again"
     source.write_text(SOURCE)
     assert load_head(record.folder).sha256 == record.sha256
+
+
+def test_results_of_heads_with_equal_weights_are_told_apart_by_code_and_seed(source: Path, data: None, home) -> None:
+    untrained = SETTINGS | {"epochs": 0}
+    records = [train_head(make_config(untrained | {"seed": seed}), home).record for seed in (0, 1)]
+    assert load_head(records[0].folder).sha256 == records[0].sha256
+    source.write_text(SOURCE.replace("x_bd * self.scale", "x_bd.abs() * self.scale"))
+    records.append(train_head(make_config(untrained), home).record)
+    assert len({(record.folder / WEIGHTS_NAME).read_bytes() for record in records}) == 1
+    assert len({describe_head(record).sha256 for record in records}) == 3
 
 
 def test_an_edit_while_a_head_is_trained_makes_no_other_head_of_it(source: Path, data: None, home) -> None:
