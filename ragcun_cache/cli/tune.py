@@ -35,7 +35,7 @@ def tune(
     seeds: Annotated[str | None, typer.Option(help="several seeds, such as 0-4")] = None,
     encoder: Annotated[str | None, typer.Option(help="encoder fingerprint, where several are cached")] = None,
     skip_stored: Annotated[
-        bool, typer.Option("--skip-stored", help="pass over what was tuned before, of the same vectors")
+        bool, typer.Option("--skip-stored", help="pass over what the same code tuned before, by the same data")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
@@ -49,7 +49,7 @@ def tune(
     from ragcun_cache.home import Home
     from ragcun_cache.training.seeds import parse_seeds
     from ragcun_cache.tuning.config import load_tune_config
-    from ragcun_cache.tuning.tune import is_stored
+    from ragcun_cache.tuning.tune import is_stored, was_tuned
     from ragcun_cache.tuning.tune import tune as run
 
     flags: dict[str, Any] = {
@@ -70,9 +70,12 @@ def tune(
     store = ResultStore(home.results)
     tuned = []
     for one in configs:
-        if skip_stored and is_stored(one, home):
-            typer.echo(f"note: {one.dataset}, labels {one.labels}, seed {one.seed} was tuned before", err=True)
-            continue
+        if skip_stored and was_tuned(one, home):
+            before = f"note: {one.dataset}, labels {one.labels}, seed {one.seed} was tuned before"
+            if is_stored(one, home):
+                typer.echo(before, err=True)
+                continue
+            typer.echo(f"{before}, by other code or data: tuned again", err=True)
         tuned.append(run(one, home, store))
         if not json_:
             _render(tuned[-1], store)

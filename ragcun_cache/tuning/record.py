@@ -31,7 +31,8 @@ class TuningRecord(BaseModel):
     """One tuning. ``trials`` are all systems that were tried on dev, the raw encoder first.
 
     ``name`` is that of its file (``tuning_name``). ``raw`` and ``winner`` are keys of results; ``winner`` is None where
-    the raw encoder was kept. ``head`` is the name of the adapter that was saved, if there is one.
+    the raw encoder was kept. ``head`` is the name of the adapter that was saved, if there is one. ``made_from`` stands
+    for the code and data that it was made by (``Task.made_from``); None in records from before there was one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class TuningRecord(BaseModel):
     versions: dict[str, str]
     machine: dict[str, str | int]
     commit: str | None
+    made_from: str | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into ``folder``, in place of what the same tuning found before."""
@@ -84,8 +86,20 @@ def list_tunings(folder: Path) -> list[TuningRecord]:
     """Return all that can be read, by name; others are named in a warning and passed over."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            found.append(TuningRecord.model_validate_json(path.read_bytes()))
-        except ValidationError as error:
-            _log.warning("%s is no record of a tuning: %s", path, error.errors()[0]["msg"])
+        if (record := _read(path)) is not None:
+            found.append(record)
     return found
+
+
+def read_tuning(folder: Path, name: str) -> TuningRecord | None:
+    """Return the tuning of that name; None if there is none, or none that can be read, of which a warning tells."""
+    path = folder / f"{name}.json"
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> TuningRecord | None:
+    try:
+        return TuningRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        _log.warning("%s is no record of a tuning: %s", path, error.errors()[0]["msg"])
+        return None

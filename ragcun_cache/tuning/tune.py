@@ -9,10 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragcun_cache.adapters.judgements import Judgements
-from ragcun_cache.cache import list_caches, open_pair
-from ragcun_cache.collections.locate import find_collection
-from ragcun_cache.collections.origin import origin_of
-from ragcun_cache.errors import CacheError, CollectionError, TrainingError
+from ragcun_cache.errors import TrainingError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
@@ -23,13 +20,13 @@ from ragcun_cache.home import Home
 from ragcun_cache.progress import progress
 from ragcun_cache.tuning.choice import Dev, choose
 from ragcun_cache.tuning.config import Labels, TuneConfig
-from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.fitted import Fitted
-from ragcun_cache.tuning.heads import learnt_from, refuse_informed, tried_heads
+from ragcun_cache.tuning.heads import learnt_from, refuse_informed
 from ragcun_cache.tuning.ladder import Ladder
 from ragcun_cache.tuning.queries import Fold
-from ragcun_cache.tuning.record import Tried, TuningRecord, provenance, tuning_name
+from ragcun_cache.tuning.record import Tried, TuningRecord, provenance, read_tuning
 from ragcun_cache.tuning.spec import Fusion, Spec, TrainedHead
+from ragcun_cache.tuning.task import Task
 
 _FOLDS = 5
 _MAX_DEV_QUERIES = 1000
@@ -67,7 +64,7 @@ class Tuned:
 def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     """Choose a system for the collection on dev queries, test it and the raw encoder once, and store both results.
 
-    Where raw is chosen, it is stored under both names.
+    Where raw itself is chosen, its result is stored under the name of the tuned system as well.
 
     In domain, dev is the split ``dev``, or every fifth of the train queries in turn where there is none; what is
     chosen is then fitted on all of them. Zero-shot, dev are judged queries of other collections. The test split is
@@ -81,18 +78,13 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
 
     """
     started = time.monotonic()
-    collection = find_collection(config.dataset, home, download=False)
-    # Found out now, not when all the time is spent.
-    collection.qrels_path(collection.test_split)
-    pair = open_pair(home.caches, collection, config.encoder)
-    heads = tried_heads(config.heads, pair, home)
-    data = Data(collection, pair, home, heads)
+    task = Task.of(config, home)
+    data, heads, made_from = task.data, task.heads, task.made_from()
+    everything: Judgements | None = None
     if config.labels == Labels.TRAIN:
-        folds, everything, trained_on = _in_domain(data, config, home, heads)
+        folds, everything, trained_on = _in_domain(task)
     else:
-        refuse_informed(heads, collection, None, home)
-        folds, trained_on = _zero_shot(data, config, home, heads)
-        everything = None
+        folds, trained_on = _zero_shot(task)
     trials, left_out, spec, dev_ndcg = [], [], FIXED_IN_ADVANCE, None
     if folds:
         dev = _dev(folds, config)
@@ -105,8 +97,8 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         trials = [(trial.spec, dev.mean(trial.ndcg_q)) for trial in ladder.trials]
         left_out, spec, dev_ndcg = ladder.left_out, chosen.spec, dev.mean(chosen.ndcg_q)
 
-    subject = Subject.of(collection, pair, EvalConfig())
-    raw = subject.evaluate(raw_head(pair.passage.dim), lambda: encode_raw, store)
+    subject = Subject.of(data.collection, data.pair, EvalConfig())
+    raw = subject.evaluate(raw_head(data.pair.passage.dim), lambda: encode_raw, store)
     fitted = Fitted(spec, data, everything)
     seconds = time.monotonic() - started
     head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
@@ -126,18 +118,23 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
         head=head,
         seconds=time.monotonic() - started,
     )
-    _record(tuned, tuning_name(config, pair)).save(home.tunings)
+    _record(tuned, task.name, made_from).save(home.tunings)
     return tuned
 
 
 def is_stored(config: TuneConfig, home: Home) -> bool:
-    """Return whether this very tuning was carried out before, of these vectors (by whatever code)."""
-    collection = find_collection(config.dataset, home, download=False)
-    name = tuning_name(config, open_pair(home.caches, collection, config.encoder))
-    return (home.tunings / f"{name}.json").exists()
+    """Return whether this very tuning was carried out before: of these vectors, by the same code and data."""
+    task = Task.of(config, home)
+    record = read_tuning(home.tunings, task.name)
+    return record is not None and record.made_from == task.made_from()
 
 
-def _record(tuned: Tuned, name: str) -> TuningRecord:
+def was_tuned(config: TuneConfig, home: Home) -> bool:
+    """Return whether there is a record of this tuning, by whatever code and data."""
+    return read_tuning(home.tunings, Task.of(config, home).name) is not None
+
+
+def _record(tuned: Tuned, name: str, made_from: str) -> TuningRecord:
     setting = tuned.raw.setting
     return TuningRecord.model_validate(
         {
@@ -155,6 +152,7 @@ def _record(tuned: Tuned, name: str) -> TuningRecord:
             "winner": None if tuned.winner is None else tuned.winner.key,
             "head": None if tuned.head is None else tuned.head.name,
             "seconds": tuned.seconds,
+            "made_from": made_from,
             **provenance(),
         }
     )
@@ -168,10 +166,9 @@ def _dev(folds: Sequence[Fold], config: TuneConfig) -> Dev:
     return Dev(np.zeros(sum(sizes), np.int64), np.concatenate([fold.unseen for fold in folds]))
 
 
-def _in_domain(
-    data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]
-) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
+def _in_domain(task: Task) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...]]:
     """Return the folds, all that the choice is fitted on in the end, and the splits that all of it is from."""
+    config, data = task.config, task.data
     collection, splits = data.collection, data.splits
     if "train" not in splits:
         raise TrainingError(
@@ -192,11 +189,11 @@ def _in_domain(
         dev = data.judgements("dev")
         # A query that is judged in both would be remembered, not found.
         in_both_m = np.isin(train.query_m, dev.query_m)
-        refuse_informed(heads, collection, ["dev", *(["train"] if in_both_m.any() else [])], home)
+        refuse_informed(task.heads, collection, ["dev", *(["train"] if in_both_m.any() else [])], task.home)
         train = train.take(np.flatnonzero(~in_both_m))
         dev = dev.shuffled(config.seed) if config.shuffled else dev
         return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), train)], train.joined(dev), trained_on
-    refuse_informed(heads, collection, ["train"], home)
+    refuse_informed(task.heads, collection, ["train"], task.home)
     fold_m = np.random.default_rng(config.seed).permutation(len(train)) % _FOLDS
     folds = []
     for fold in range(_FOLDS):
@@ -206,54 +203,16 @@ def _in_domain(
     return folds, train, trained_on
 
 
-def _zero_shot(
-    data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]
-) -> tuple[list[Fold], tuple[TrainedOn, ...]]:
+def _zero_shot(task: Task) -> tuple[list[Fold], tuple[TrainedOn, ...]]:
     """Return the judged queries of other collections, a fold each, and the splits that they are from."""
+    config = task.config
     folds: list[Fold] = []
     splits: list[TrainedOn] = []
-    others = _others(data, config, home, heads)
-    for other in others:
-        judged = other.judged(_MAX_DEV_QUERIES, config.seed, folds=len(others))
+    for other in task.others:
+        judged = other.judged(_MAX_DEV_QUERIES, config.seed, folds=len(task.others))
         if judged is not None:
             judged = judged.shuffled(config.seed) if config.shuffled else judged
             folds.append(other.fold(judged, None))
             name = other.collection.sample_of or other.collection.name
             splits += [TrainedOn(collection=name, split=split) for split in other.splits]
     return folds, tuple(splits)
-
-
-def _others(data: Data, config: TuneConfig, home: Home, heads: Sequence[HeadRecord]) -> list[Data]:
-    """Return the collections that may choose for this one.
-
-    Those that are named; else all that are cached by the same encoder, but for samples of one that is cached whole,
-    for titles, which are no queries that anybody asked, and for collections that the encoder was trained on: what is
-    best there is not best elsewhere. In no case one that a head was trained on, or whose titles it was trained on, nor
-    another sample of it.
-    """
-    named = config.transfer is not None
-    caches = [found for _, found in list_caches(home.caches) if found.encoder == data.pair.encoder]
-    names = config.transfer if config.transfer is not None else sorted({found.collection for found in caches})
-    found = []
-    for name in names:
-        try:
-            collection = find_collection(name, home, download=False)
-            found.append(Data(collection, open_pair(home.caches, collection, data.pair.encoder), home, heads))
-        except (CollectionError, CacheError):
-            if named:
-                raise
-    learnt = {origin_of(one.collection, home) for record in heads for one in learnt_from(record, home)}
-    refused = {data.origin.whole, *(one.whole for one in learnt), *(one.titles_of for one in learnt)}
-    whole = {one.collection.name for one in found}
-    chosen = []
-    for one in found:
-        subject = Subject.of(one.collection, one.pair, EvalConfig())
-        if one.origin.whole in refused:
-            if named:
-                raise TrainingError(
-                    f"{one.collection.name} cannot choose for {data.collection.name}",
-                    expected="a collection that is not the one tested on, and that no head was trained on",
-                )
-        elif named or not (one.collection.sample_of in whole or one.origin.titles_of or subject.in_base_training):
-            chosen.append(one)
-    return chosen

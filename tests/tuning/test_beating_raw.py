@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,29 @@ def test_what_is_stored_is_passed_over_if_asked(home: Home) -> None:
     assert shown.exit_code == 0 and "tested once" not in shown.output and "was tuned before" in shown.output
     assert (home.tunings / f"{record.name}.json").stat().st_mtime_ns == before
     assert "tested once" in CliRunner().invoke(app, command).stdout
+
+
+@pytest.mark.usefixtures("collections")
+def test_what_other_code_or_data_gave_is_tuned_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ["--labels", "none", "--transfer", "others", "--minutes", "1e-9"]
+    command = ["tune", "--dataset", "topics", *config, "--skip-stored"]
+    note = "was tuned before, by other code or data: tuned again"
+    shown = CliRunner().invoke(app, command)
+    assert "tested once" in shown.output and "was tuned before" not in shown.output
+    (path,) = home.tunings.glob("*.json")
+    # As records were before they said what they were made from.
+    old = {name: value for name, value in json.loads(path.read_bytes()).items() if name != "made_from"}
+    path.write_text(json.dumps(old))
+    shown = CliRunner().invoke(app, command)
+    assert "tested once" in shown.output and note in shown.output
+    assert "tested once" not in CliRunner().invoke(app, command).output
+    qrels = home.collections / "others" / "qrels" / "train.tsv"
+    qrels.write_text("\n".join(qrels.read_text().splitlines()[:-1]) + "\n")
+    shown = CliRunner().invoke(app, command)
+    assert "tested once" in shown.output and note in shown.output
+    monkeypatch.setattr("ragcun_cache.tuning.task.source_version", lambda root, deciding: "another")
+    assert note in CliRunner().invoke(app, command).output
+    assert list(home.tunings.glob("*.json")) == [path]
 
 
 @pytest.mark.usefixtures("collections")
