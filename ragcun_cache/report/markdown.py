@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ragcun_cache.evaluation.leaderboard import Leaderboard
 from ragcun_cache.evaluation.render import to_markdown
 from ragcun_cache.report.boards import told_apart
 from ragcun_cache.report.content import Report
 
 _ABSENT = "–"
+
+_Cost = tuple[float | None, int | None]
+"""Seconds of training or choosing, and parameters."""
 
 
 def render_markdown(report: Report) -> str:
@@ -50,7 +54,7 @@ def _escape(text: str) -> str:
 
 def _costs(report: Report) -> list[list[str]]:
     """Return a line for each row of a leaderboard whose cost is known, the same one in two of them once."""
-    found = {}
+    found: dict[tuple[int, _Cost], tuple[str, Leaderboard]] = {}
     for board, content in zip(report.boards, report.content["boards"], strict=True):
         for row in content["rows"]:
             cost = row["seconds"], row["parameters"]
