@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path, PurePosixPath
 
 from ragcun_cache.archive import unpack
-from ragcun_cache.collections.collection import Collection, open_collection, read_record
+from ragcun_cache.collections.collection import Collection, open_collection
 from ragcun_cache.collections.download import fetch
 from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, is_collection, lock
 from ragcun_cache.collections.pydocs import PYDOCS, make_pydocs
@@ -16,8 +15,6 @@ from ragcun_cache.collections.registry import GROUPS, REGISTRY, Archive, archive
 from ragcun_cache.errors import CollectionError, unknown_choice
 from ragcun_cache.files import sha256_file, write_json
 from ragcun_cache.home import Home
-
-_SAMPLE = re.compile(r"(?P<whole>.+)-pairs[0-9]+-seed[0-9]+")
 
 
 def search_path(home: Home) -> list[Path]:
@@ -106,22 +103,6 @@ def find_collection(name_or_folder: str, home: Home, *, download: bool = True) -
         where=os.pathsep.join(str(parent) for parent in search_path(home)),
         error=CollectionError,
     )
-
-
-def drawn_from(name: str, home: Home) -> str | None:
-    """Return the collection that ``name`` is a sample of, None if it is none.
-
-    Its record says so where it is on this machine; elsewhere a sample is known by the name that ``sample_pairs`` gives.
-
-    Raises:
-        CollectionError: its record is damaged.
-    """
-    for parent in search_path(home):
-        if is_collection(parent / name):
-            whole = read_record(parent / name).get("sample_of")
-            return str(whole) if whole else None
-    named = _SAMPLE.fullmatch(name)
-    return named and named["whole"]
 
 
 def _download(name: str, home: Home, *, allowed: bool) -> Collection:

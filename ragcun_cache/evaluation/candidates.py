@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.locate import drawn_from
+from ragcun_cache.collections.origin import origin_of
 from ragcun_cache.errors import EvaluationError, RagcunCacheError, unknown_choice
 from ragcun_cache.evaluation.subject import Encode
 from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
@@ -115,9 +115,8 @@ def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
     collection = (record.provenance.get("caches") or {}).get("collection")
     if collection is None or not record.provenance.get("train_pairs") or not train.get("epochs"):
         return ()
-    collections = [str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")]
-    while (whole := drawn_from(collections[-1], home)) is not None and whole not in collections:
-        collections.append(whole)
+    own = str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")
+    collections = dict.fromkeys([own, origin_of(own, home).whole])
     splits = [str(train["train"])]
     if train.get("select") in ("best_dev", "dev_loss"):
         splits += [dev] if isinstance(dev := train.get("dev"), str) else []

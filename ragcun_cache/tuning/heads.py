@@ -41,7 +41,7 @@ def learnt_from(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
     """Return the splits that a head was trained or chosen by, a sample's as those of what it was drawn from."""
     found = [
         one.model_copy(update={"collection": origin_of(one.collection, home).whole})
-        for one in describe_head(record).trained_on
+        for one in describe_head(record, home).trained_on
     ]
     return tuple(dict.fromkeys(found))
 

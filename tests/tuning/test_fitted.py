@@ -163,7 +163,7 @@ def test_adapters_of_several_seeds_are_of_one_row_and_those_of_fewer_labels_of_a
             kept(data, home, ridge=ridge, **settings) for settings in ({}, {"seed": 1}, {"train_queries": 30})
         )
         assert one is not None and other is not None and fewer is not None
-        systems = [describe_head(record) for record in (one, other, fewer)]
+        systems = [describe_head(record, home) for record in (one, other, fewer)]
         assert [system.seed for system in systems] == [0, 1, 0]
         assert systems[0].group == systems[1].group != systems[2].group
 
