@@ -4,27 +4,31 @@ from pathlib import Path
 
 import pytest
 
-import ragcun_cache
-from ragcun_cache.training import code
-
-SOURCES = Path(ragcun_cache.__file__).parent
+from ragcun_cache import source_version as module
+from ragcun_cache.source_version import source_version
+from ragcun_cache.training.code import code_version
 
 
 def version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: str, old: str, new: str) -> str:
     """The version of a package in which ``old`` in the module ``edited`` is ``new``."""
+    original = module._path
 
-    def path(module: str) -> Path:
-        original = SOURCES.joinpath(*module.split(".")[1:]).with_suffix(".py")
-        if module != f"ragcun_cache.{edited}":
-            return original
-        text = original.read_text()
+    def path(name: str) -> Path | None:
+        found = original(name)
+        if name != f"ragcun_cache.{edited}" or found is None:
+            return found
+        text = found.read_text()
         assert old in text
         copy = tmp_path / "edited.py"
         copy.write_text(text.replace(old, new))
         return copy
 
-    monkeypatch.setattr(code, "_path", path)
-    return code.code_version.__wrapped__()
+    monkeypatch.setattr(module, "_path", path)
+    source_version.cache_clear()
+    try:
+        return code_version()
+    finally:
+        source_version.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,7 @@ def version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: str, old: s
 def test_code_that_decides_a_number_changes_the_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: str, old: str, new: str
 ) -> None:
-    today = code.code_version()
+    today = code_version()
     assert version(monkeypatch, tmp_path, edited, old, new) != today
 
 
@@ -53,5 +57,5 @@ def test_code_that_decides_a_number_changes_the_version(
     ],
 )
 def test_words_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: str, old: str, new: str) -> None:
-    today = code.code_version()
+    today = code_version()
     assert version(monkeypatch, tmp_path, edited, old, new) == today
