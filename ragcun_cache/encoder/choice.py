@@ -79,4 +79,4 @@ def _computes_in_bf16(device: str) -> bool:
     if kind != "cuda":
         return False
     with torch.cuda.device(device):  # Else the answer is that of the first GPU.
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
