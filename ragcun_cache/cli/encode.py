@@ -175,7 +175,7 @@ def _lines(collection: str, report: EncodeReport) -> str:
         f"{manifest.truncated:,} rows truncated ({share:.1%}), {manifest.vector_bytes / 1e6:,.1f} MB, "
         f"{manifest.spec['backend']} {manifest.spec['precision']} → {report.folder}"
     )
-    if prompt := manifest.spec["prompt"]:
+    if prompt := manifest.spec.get("prompt"):
         line += f"\n  prompt: {prompt!r} before every {report.role}"
     if report.reason:
         line += f"\n  chosen: {report.reason}"

@@ -108,7 +108,7 @@ def test_results_of_heads_with_equal_weights_are_told_apart_by_code_and_seed(sou
     source.write_text(SOURCE.replace("x_bd * self.scale", "x_bd.abs() * self.scale"))
     records.append(train_head(make_config(untrained), home).record)
     assert len({(record.folder / WEIGHTS_NAME).read_bytes() for record in records}) == 1
-    assert len({describe_head(record).sha256 for record in records}) == 3
+    assert len({describe_head(record, home).sha256 for record in records}) == 3
 
 
 def test_an_edit_while_a_head_is_trained_makes_no_other_head_of_it(source: Path, data: None, home) -> None:
