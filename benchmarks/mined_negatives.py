@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "torch")
 _DATASETS = ("scifact", "nfcorpus")
 _SEEDS = 5
 _FOLDS = 5
-_MINED = (16, 64, 256)
+_MINED = (16, 64)
 _SPLIT, _METRIC = "train", "ndcg@10"
 
 

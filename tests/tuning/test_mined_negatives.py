@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mined_negatives import run
+from benchmarks import mined_negatives
 from benchmarks.setting import Setting
 from ragcun_cache.home import Home
 
 
 def test_mined_negatives_are_beside_every_passage_and_raw(
-    home: Home, judged_collection: Callable[..., Path], tmp_path: Path
+    home: Home, judged_collection: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mined_negatives, "_MINED", (16, 64, 256))
     folder = judged_collection("topics", splits={"train": 200, "test": 20})
     (folder / "qrels" / "test.tsv").write_text("not to be read")
-    section = run(Setting(home, tmp_path), datasets=["topics"], seeds=2)
+    section = mined_negatives.run(Setting(home, tmp_path), datasets=["topics"], seeds=2)
     assert "`topics`, 200 queries, 150 passages" in section
     rows = {cells[0]: cells[1:] for cells in map(_cells, section.splitlines()) if cells}
     assert list(rows)[2:] == ["raw encoder", "every passage", "16 mined", "64 mined", "256 mined"]
