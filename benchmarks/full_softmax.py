@@ -31,6 +31,7 @@ def run(setting: Setting, *, sizes: tuple[int, ...] = _SIZES, queries: int = _QU
     """Return the section. Each size and way has a process of its own, whose peak holds the passages in float16."""
     sizes = tuple(size for size in sizes if setting.rows is None or size <= setting.rows) or sizes[:1]
     config = AdapterConfig()
+    some = f"{config.hard_negatives} mined, {config.drawn_negatives:,} drawn"
     lines = []
     training: dict[tuple[str, int], float] = {}
     for size in sizes:
@@ -38,7 +39,7 @@ def run(setting: Setting, *, sizes: tuple[int, ...] = _SIZES, queries: int = _QU
         mined = run_alone(_epochs, size, queries, rounds, False)
         training["whole", size] = _EPOCHS * whole.result[0].median
         training["mined", size] = _EPOCHS * mined.result[0].median + mined.result[1]
-        lines += [_line(size, "every passage", whole), _line(size, f"{config.hard_negatives} mined", mined)]
+        lines += [_line(size, "every passage", whole), _line(size, some, mined)]
     about = (
         f"A linear query adapter, {queries:,} queries in batches of {config.batch_size}, one relevant passage each; "
         "passages × 768, float16, random (their values do not matter for the time). Seconds of an epoch are medians of "

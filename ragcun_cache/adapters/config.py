@@ -26,7 +26,9 @@ class AdapterConfig(BaseModel):
 
     ``temperature`` divides cosines (the margin is taken before). ``identity_weight`` times the squared departure from
     the identity is added to the loss. Above ``full_corpus_rows`` passages, negatives are the ``hard_negatives`` best
-    passages of each training query by its raw vector. A negative whose cosine with one of the query's relevant
+    passages of each training query by its raw vector, and in the softmax ``drawn_negatives`` more that each batch draws
+    of the whole corpus, which stand for all the others. Without these, nothing keeps an adapter from moving queries to
+    where no negative is. A negative whose cosine with one of the query's relevant
     passages is at least ``duplicate`` is left out: it says the same, unjudged.
     """
 
@@ -43,6 +45,7 @@ class AdapterConfig(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0.0)
     full_corpus_rows: int = Field(default=200_000, ge=0)
     hard_negatives: int = Field(default=64, gt=0)
+    drawn_negatives: int = Field(default=1024, ge=0)
     duplicate: float = Field(default=0.95, gt=0.0, le=1.0)
     seed: int = Field(default=0, ge=0, lt=2**63)
 

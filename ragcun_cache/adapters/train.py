@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -105,9 +106,14 @@ def _batch_loss(
 def _candidate_loss(
     config: AdapterConfig, head: AdapterHead, judgements: Judgements, query_md: Tensor, corpus_nd: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """Compare each query with its hard negatives and with its relevant passages, of which 16 at most are drawn."""
+    """Compare each query with its hard negatives and with its relevant passages, of which 16 at most are drawn.
+
+    The softmax has passages drawn at random besides.
+    """
     row_mc, negative_mc = mine_negatives(query_md, corpus_nd, judgements, config.hard_negatives, config.duplicate)
     relevant_mp, grade_mp = _padded(judgements)
+    softmax = config.loss == Loss.SOFTMAX
+    drawn = _DrawnNegatives(config, head, judgements, row_mc, corpus_nd) if softmax and config.drawn_negatives else None
 
     def loss(chosen_b: Tensor) -> Tensor:
         # Places without a passage have the grade 0, and lie behind all others by this key.
@@ -125,10 +131,43 @@ def _candidate_loss(
         score_bc = torch.einsum("bd,bcd->bc", query_bd, passage_bcd)
         if config.loss == Loss.MARGIN:
             return margin_loss(score_bc, grade_bc, present_bc, config.margin)
-        ranking_loss = weighted_pairwise_loss if config.loss == Loss.PAIRWISE else listwise_loss
-        return ranking_loss(score_bc / config.temperature, grade_bc, present_bc)
+        score_bc = score_bc / config.temperature
+        if config.loss == Loss.PAIRWISE:
+            return weighted_pairwise_loss(score_bc, grade_bc, present_bc)
+        if drawn is not None:
+            score_bn, present_bn = drawn.scores(chosen_b, query_bd)
+            score_bc, present_bc = torch.cat([score_bc, score_bn], dim=1), torch.cat([present_bc, present_bn], dim=1)
+            grade_bc = torch.cat([grade_bc, torch.zeros_like(score_bn)], dim=1)
+        return listwise_loss(score_bc, grade_bc, present_bc)
 
     return loss
+
+
+class _DrawnNegatives:
+    """Passages drawn at random that stand in a softmax for all that are neither relevant nor among the mined.
+
+    Of N passages n are drawn, with replacement. N / n times the sum over those that are no others' place is, on
+    average, the sum over all of them: the factor is added to the scores as its logarithm. The correction for the chance
+    of being drawn is that of sampled softmax (Jean et al., arXiv 1412.2007).
+    """
+
+    def __init__(
+        self, config: AdapterConfig, head: AdapterHead, judgements: Judgements, mined_mc: Tensor, corpus_nd: Tensor
+    ) -> None:
+        self._config, self._head, self._corpus_nd = config, head, corpus_nd
+        relevant_j = torch.from_numpy(judgements.owner_j * len(corpus_nd) + judgements.passage_j)
+        mined_mc = torch.arange(len(mined_mc))[:, None] * len(corpus_nd) + mined_mc
+        self._known = torch.cat([relevant_j, mined_mc.flatten()]).unique()
+
+    def scores(self, chosen_b: Tensor, query_bd: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores over the temperature, (b, n), and which of them count for which query, (b, n)."""
+        rows = len(self._corpus_nd)
+        row_n = torch.randint(rows, (min(self._config.drawn_negatives, rows),))
+        passage_nd = normalize(self._head.encode_passage(self._corpus_nd[row_n].float()), dim=1)
+        number_bn = chosen_b[:, None] * rows + row_n
+        place_bn = torch.searchsorted(self._known, number_bn).clamp_(max=len(self._known) - 1)
+        score_bn = query_bd @ passage_nd.T / self._config.temperature + math.log(rows / len(row_n))
+        return score_bn, self._known[place_bn] != number_bn
 
 
 def _padded(judgements: Judgements) -> tuple[Tensor, Tensor]:

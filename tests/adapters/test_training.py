@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from ragcun_cache.adapters import train as training
 from ragcun_cache.adapters.config import AdapterConfig, Loss
 from ragcun_cache.adapters.judgements import Judgements
 from ragcun_cache.adapters.negatives import mine_negatives, unjudged_duplicates
@@ -131,3 +132,26 @@ def test_mined_negatives_are_the_best_that_are_neither_relevant_nor_duplicates()
     assert row_mc[1, :2].tolist() == [2, 4] and negative_mc[1, :2].tolist() == [True, False]
     assert [rows.tolist() for rows in unjudged_duplicates(corpus_nd, judged, 0.95)] == [[3], []]
     assert mine_negatives(query_md, corpus_nd, judged, 99, 0.95)[0].shape == (2, 6)
+
+
+def test_drawn_negatives_stand_for_all_that_are_not_mined() -> None:
+    """The softmax of a batch is then, on average, that over the whole corpus; without them it misses most of it."""
+    generator = torch.Generator().manual_seed(0)
+    corpus_nd = normalize(torch.randn(3_000, DIM, generator=generator), dim=1)
+    query_md = normalize(torch.randn(40, DIM, generator=generator), dim=1)
+    rows = np.random.default_rng(0).permutation(3_000)[:400]
+    ones = np.ones(400, np.float32)
+    # Ten relevant passages each, so that they are neither all drawn as negatives nor all the corpus.
+    judged = Judgements(np.arange(40), np.arange(0, 401, 10), rows, ones, np.ones(40))
+    chosen_b = torch.arange(40)
+
+    def loss(**settings: object) -> float:
+        config = AdapterConfig.model_validate({"temperature": 0.2, "duplicate": 1.0, **settings})
+        head = train_adapter(config.model_copy(update={"epochs": 0}), judged, query_md, corpus_nd, keep=(0,))[0]
+        batch_loss = training._batch_loss(config, head, judged, query_md, corpus_nd)
+        return float(np.mean([batch_loss(chosen_b).item() for _ in range(20)]))
+
+    torch.manual_seed(0)
+    whole = loss()
+    assert loss(full_corpus_rows=0) == pytest.approx(whole, abs=0.02)
+    assert loss(full_corpus_rows=0, drawn_negatives=0) < whole - 0.5

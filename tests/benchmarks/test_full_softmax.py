@@ -13,9 +13,9 @@ def test_the_section_has_both_ways_at_each_size(tmp_path: Path) -> None:
     lines = [line for line in body.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| 200, every passage",
-        "| 200, 64 mined",
+        "| 200, 64 mined, 1,024 drawn",
         "| 400, every passage",
-        "| 400, 64 mined",
+        "| 400, 64 mined, 1,024 drawn",
     ]
     assert "above 200,000 passages" in body
 
