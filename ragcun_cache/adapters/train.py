@@ -157,7 +157,7 @@ class _DrawnNegatives:
         self._config, self._head, self._corpus_nd = config, head, corpus_nd
         relevant_j = torch.from_numpy(judgements.owner_j * len(corpus_nd) + judgements.passage_j)
         mined_mc = torch.arange(len(mined_mc))[:, None] * len(corpus_nd) + mined_mc
-        self._known = torch.cat([relevant_j, mined_mc.flatten()]).unique()
+        self._known = torch.unique(torch.cat([relevant_j, mined_mc.flatten()]))
 
     def scores(self, chosen_b: Tensor, query_bd: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores over the temperature, (b, n), and which of them count for which query, (b, n)."""
