@@ -28,8 +28,8 @@ class AdapterConfig(BaseModel):
     the identity is added to the loss. Above ``full_corpus_rows`` passages, negatives are the ``hard_negatives`` best
     passages of each training query by its raw vector, and in the softmax ``drawn_negatives`` more that each batch draws
     of the whole corpus, which stand for all the others. Without these, nothing keeps an adapter from moving queries to
-    where no negative is. A negative whose cosine with one of the query's relevant
-    passages is at least ``duplicate`` is left out: it says the same, unjudged.
+    where no negative is. A mined negative whose cosine with one of the query's relevant passages is at least
+    ``duplicate`` is left out: it says the same, unjudged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -146,9 +146,9 @@ def _candidate_loss(
 class _DrawnNegatives:
     """Passages drawn at random that stand in a softmax for all that are neither relevant nor among the mined.
 
-    Of N passages n are drawn, with replacement. N / n times the sum over those that are no others' place is, on
-    average, the sum over all of them: the factor is added to the scores as its logarithm. The correction for the chance
-    of being drawn is that of sampled softmax (Jean et al., arXiv 1412.2007).
+    Of N passages n are drawn, with replacement. Their exponentials, but for those of relevant and mined ones, times
+    N / n add up on average to those of the whole corpus: the factor is added to the scores, as its logarithm. The
+    correction for the chance of being drawn is that of sampled softmax (Jean et al., arXiv 1412.2007).
     """
 
     def __init__(

@@ -123,9 +123,11 @@ def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = 
     fresh = [(layout, found) for layout, found in everything if found.content_sha256 == content[found.role]]
     named = False
     if encoder is not None:
-        named = any(found.fingerprint.startswith(tuple(encoder.split("+"))) for _, found in fresh)
+        # An empty start would be that of every fingerprint.
+        asked = tuple(filter(None, encoder.split("+")))
+        named = any(found.fingerprint.startswith(asked) for _, found in fresh)
         known = {found.encoder for _, found in fresh} | {found.fingerprint for _, found in fresh}
-        fresh = _chosen(fresh, tuple(encoder.split("+")))
+        fresh = _chosen(fresh, asked)
         if known and not fresh:
             raise unknown_choice("encoder", encoder, known, where=caches, error=CacheError)
     by_encoder: dict[str, dict[Role, tuple[CacheLayout, Manifest]]] = {}

@@ -51,7 +51,7 @@ def run_name(config: TrainConfig, data: TrainingData) -> str:
         "code": code_version(),
         # Where it is computed is no part of what is computed.
         "config": config.model_dump(mode="json", exclude={"device"}),
-        "caches": _cache_provenance(data),
+        "caches": data.caches.provenance(),
         "judgements": data.sha256,
         **_own_source(config),
     }
@@ -125,15 +125,6 @@ def _finished(folder: Path) -> TrainedHead | None:
     except HeadError:
         return None
     return TrainedHead(record, polars.read_parquet(folder / METRICS_NAME).to_dicts(), True) if record.complete else None
-
-
-def _cache_provenance(data: TrainingData) -> dict[str, Any]:
-    caches = data.caches
-    return {
-        "collection": caches.collection,
-        "query": {"fingerprint": caches.query.fingerprint, "content_sha256": caches.query.content_sha256},
-        "passage": {"fingerprint": caches.passage.fingerprint, "content_sha256": caches.passage.content_sha256},
-    }
 
 
 def _train(
@@ -300,7 +291,7 @@ class _Run:
             "seed": self.config.seed,
             "encoder": self.data.caches.encoder,
             "encoder_model": self.data.caches.passage.manifest.spec.get("model_id"),
-            "caches": _cache_provenance(self.data),
+            "caches": self.data.caches.provenance(),
             "train_pairs": len(self.data.train_p2),
             "train": self.config.model_dump(mode="json"),
             **self.own_source,

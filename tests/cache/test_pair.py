@@ -82,6 +82,10 @@ def test_two_prompts_of_one_role_are_not_guessed_between(home: Home, tiny_pair, 
         open_pair(home.caches, Tiny(), plain.encoder)
     with pytest.raises(CacheError, match="encoder"):
         open_pair(home.caches, Tiny(), "nothing")
+    with pytest.raises(CacheError, match="passage vectors with several prompts"):
+        open_pair(home.caches, Tiny(), f"{asked}+")
+    with pytest.raises(CacheError, match="encoder"):
+        open_pair(home.caches, Tiny(), "+")
 
 
 def test_one_prompt_too_many_needs_one_fingerprint(home: Home, tiny_pair, cache_of) -> None:
