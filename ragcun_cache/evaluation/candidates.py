@@ -119,7 +119,9 @@ def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
     collections = dict.fromkeys([own, origin_of(own, home).whole])
     splits = [str(train["train"])]
     if train.get("select") in ("best_dev", "dev_loss"):
-        splits += [dev] if isinstance(dev := train.get("dev"), str) else []
+        # Heads of before this was recorded say only what was asked for.
+        dev = record.provenance.get("dev_split", train.get("dev"))
+        splits += [dev] if isinstance(dev, str) else []
     return tuple(TrainedOn(collection=name, split=split) for name in collections for split in splits)
 
 

@@ -30,9 +30,9 @@ class TrainingData:
     """Judged pairs of one collection as rows of its caches; loads vectors when they are first asked for.
 
     ``train_p2`` is (p, 2) int64: row of the query, row of the passage. ``dev_qrels`` are judged queries of which none
-    is in ``train_p2``; empty where the collection has nothing to cut them from. ``drawn_from`` is the collection that
-    a sample of pairs was drawn from, None where there is no sample. ``sha256`` covers the judgements of all three.
-    Vectors are held in ``dtype``.
+    is in ``train_p2``; empty where the collection has nothing to cut them from. ``dev_split`` is the split that they
+    are, None where they were cut from train. ``drawn_from`` is the collection that a sample of pairs was drawn from,
+    None where there is no sample. ``sha256`` covers the judgements of all three. Vectors are held in ``dtype``.
     """
 
     collection: str
@@ -43,6 +43,7 @@ class TrainingData:
     input: Input
     sha256: str
     dtype: TensorDtype = TensorDtype.FLOAT32
+    dev_split: str | None = None
     drawn_from: Collection | None = None
 
     @cached_property
@@ -104,7 +105,8 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
         if isinstance(split, str):
             _check_split(collection, split, splits, needed=trains(config.arch) or split != config.train)
     pairs = collection.pairs(config.train) if config.train in collection.splits() else []
-    dev_qrels = _dev_qrels(collection, config, pairs)
+    dev = _dev(collection, config)
+    dev_qrels = _dev_qrels(collection, config, dev, pairs)
     # A dev query may be judged in the train split too; what dev measures must not be trained on.
     kept = [pair for pair in pairs if pair[0] not in dev_qrels]
     train_p2 = _rows(kept, caches)
@@ -127,6 +129,7 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
         input=config.input,
         sha256=sha256_json([kept, list(dev_qrels.items()), *not_drawn]),
         dtype=config.dtype,
+        dev_split=dev if isinstance(dev, str) else None,
         drawn_from=drawn_from,
     )
 
@@ -169,11 +172,15 @@ def _check_split(collection: Collection, split: str, test_splits: set[str], *, n
         raise found
 
 
-def _dev_qrels(collection: Collection, config: TrainConfig, pairs: list[tuple[str, str]]) -> Qrels:
+def _dev(collection: Collection, config: TrainConfig) -> str | float:
+    """Return the dev split, or the share of the train queries to be set apart, that ``config`` names or leaves out."""
+    if config.dev is not None:
+        return config.dev
+    return "dev" if "dev" in collection.splits() and collection.test_split != "dev" else _DEV_FRACTION
+
+
+def _dev_qrels(collection: Collection, config: TrainConfig, dev: str | float, pairs: list[tuple[str, str]]) -> Qrels:
     """Return the judgements of the dev queries: a split's, or those of a share of the train queries."""
-    dev = config.dev
-    if dev is None:
-        dev = "dev" if "dev" in collection.splits() and collection.test_split != "dev" else _DEV_FRACTION
     if isinstance(dev, str):
         qrels = collection.qrels(dev)
         return {query_id: qrels[query_id] for query_id in qrels if any(grade > 0 for grade in qrels[query_id].values())}

@@ -294,6 +294,7 @@ class _Run:
             "caches": self.data.caches.provenance(),
             "train_pairs": len(self.data.train_p2),
             "train": self.config.model_dump(mode="json"),
+            "dev_split": self.data.dev_split,
             **self.own_source,
             "metrics": kept,
             "alarms": [asdict(alarm) for alarm in alarms(self.rows, kept["epoch"])],

@@ -127,6 +127,19 @@ def test_a_head_is_not_evaluated_on_the_split_that_it_was_trained_on(home: Home,
     assert [row["label"] for row in rows(outcome)] == ["raw encoder"]
 
 
+def test_a_head_is_not_evaluated_on_the_dev_split_that_nobody_named_but_that_chose_its_epoch(
+    home: Home, cached: Callable[..., None]
+) -> None:
+    cached()
+    settings = {"arch": "isotropy", "dataset": "tiny", "out_dim": 16, "epochs": 1}
+    watched, chosen = (
+        train_head(make_config({**settings, "select": select}), home).record.name for select in ("last", "best_dev")
+    )
+    assert rows(run("eval", "--dataset", "tiny", "--split", "dev", "--head", watched, "--json"))[1]["seeds"] == 1
+    with pytest.raises(EvaluationError, match="trained or chosen by the dev split of tiny"):
+        run("eval", "--dataset", "tiny", "--split", "dev", "--head", chosen)
+
+
 @pytest.mark.parametrize("renamed", [False, True])
 def test_a_head_trained_on_a_sample_by_its_own_name_is_in_domain_on_the_whole(
     home: Home, cached: Callable[..., None], cache_of: Callable[..., Path], renamed: bool
