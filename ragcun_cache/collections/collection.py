@@ -69,6 +69,11 @@ class Collection:
         """Return the names of the splits that have qrels, sorted."""
         return tuple(qrels_files(self.folder))
 
+    @property
+    def dev_split(self) -> str | None:
+        """``dev`` if there is such a split and it is not the one that is tested on (as MS MARCO's is), else None."""
+        return "dev" if "dev" in self.splits() and self.test_split != "dev" else None
+
     def qrels_path(self, split: str) -> Path:
         """Return the qrels file of a split.
 

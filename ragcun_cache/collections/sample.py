@@ -12,6 +12,7 @@ from ragcun_cache.collections.check import absent_ids
 from ragcun_cache.collections.collection import Collection, check_replaceable, open_collection, read_record
 from ragcun_cache.collections.flaws import Flaws
 from ragcun_cache.collections.layout import RECORD_FILE, is_collection, lock, new_folder, write_qrels, write_texts
+from ragcun_cache.collections.origin import sample_name
 from ragcun_cache.collections.qrels import Qrels
 from ragcun_cache.collections.reader import Texts
 from ragcun_cache.errors import CollectionError, ConfigError
@@ -26,14 +27,9 @@ _DEV_SHARE = 10
 Pair = tuple[str, str]
 
 
-def _dev_split(collection: Collection) -> str | None:
-    """Return the split to take dev queries from; a split that is tested on is no dev split (MS MARCO's ``dev``)."""
-    return DEV if DEV in collection.splits() and collection.test_split != DEV else None
-
-
 def _sources(collection: Collection) -> dict[str, str]:
     """Return what the sample is made from: source file -> sha256."""
-    splits = [TRAIN] + ([DEV] if _dev_split(collection) else [])
+    splits = [TRAIN] + ([DEV] if collection.dev_split else [])
     return {role.value: collection.content_sha256(role) for role in Role} | {
         f"qrels/{split}": sha256_file(collection.qrels_path(split)) for split in splits
     }
@@ -55,9 +51,8 @@ def _draw(collection: Collection, n_pairs: int, seed: int) -> tuple[list[Pair], 
     rng = np.random.default_rng(seed)
     train = _existing_pairs(collection, TRAIN)
     train_queries = sorted({query_id for query_id, _ in train})
-    dev_split = _dev_split(collection)
-    if dev_split:
-        dev = _existing_pairs(collection, dev_split)
+    if collection.dev_split:
+        dev = _existing_pairs(collection, collection.dev_split)
         candidates = sorted({query_id for query_id, _ in dev} - set(train_queries))
         n_dev = min(_MAX_DEV_QUERIES, len(candidates))
     else:
@@ -95,7 +90,7 @@ def _write(partial: Path, collection: Collection, n_pairs: int, seed: int, recor
     ):
         write_texts(partial, role, _only(collection.texts(role), wanted))
     write_qrels(partial, TRAIN, _graded(train, collection.qrels(TRAIN)))
-    write_qrels(partial, DEV, _graded(dev, collection.qrels(_dev_split(collection) or TRAIN)))
+    write_qrels(partial, DEV, _graded(dev, collection.qrels(collection.dev_split or TRAIN)))
     write_json(partial / RECORD_FILE, record)
 
 
@@ -117,7 +112,7 @@ def sample_pairs(collection: Collection, n_pairs: int, seed: int, home: Home) ->
             expected=f"{TRAIN}.tsv",
             found=", ".join(collection.splits()) or "no qrels",
         )
-    name = f"{collection.name}-pairs{n_pairs}-seed{seed}"
+    name = sample_name(collection.name, n_pairs, seed)
     folder = home.collections / name
     record = {"sample_of": collection.name, "pairs": n_pairs, "seed": seed, "sources": _sources(collection)}
     with lock(folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.origin import origin_of
+from ragcun_cache.collections.origin import judged_places, sample_name
 from ragcun_cache.errors import EvaluationError, RagcunCacheError, unknown_choice
 from ragcun_cache.evaluation.subject import Encode
 from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
@@ -107,22 +107,25 @@ def describe_head(record: HeadRecord, home: Home) -> System:
 
 
 def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
-    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too.
-
-    Those of a sample are those of what it was drawn from as well: a judgement is the same in both.
-    """
+    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too."""
     train = record.provenance.get("train") or {}
     collection = (record.provenance.get("caches") or {}).get("collection")
     if collection is None or not record.provenance.get("train_pairs") or not train.get("epochs"):
         return ()
-    own = str(collection).removesuffix(f"-pairs{train.get('pairs')}-seed{train.get('pairs_seed')}")
-    collections = dict.fromkeys([own, origin_of(own, home).whole])
+    if train.get("pairs") is not None:
+        # Its vectors may be those of the whole.
+        collection = sample_name(collection, train["pairs"], train["pairs_seed"])
     splits = [str(train["train"])]
     if train.get("select") in ("best_dev", "dev_loss"):
         # Heads of before this was recorded say only what was asked for.
         dev = record.provenance.get("dev_split", train.get("dev"))
         splits += [dev] if isinstance(dev, str) else []
-    return tuple(TrainedOn(collection=name, split=split) for name in collections for split in splits)
+    return trained_on(collection, splits, home)
+
+
+def trained_on(collection: str, splits: Iterable[str], home: Home) -> tuple[TrainedOn, ...]:
+    """Return what a system knows that was trained or chosen by these splits of a collection: see ``judged_places``."""
+    return tuple(TrainedOn(collection=name, split=split) for name, split in judged_places(collection, splits, home))
 
 
 def head_cost(record: HeadRecord) -> Cost:

@@ -265,10 +265,19 @@ class Subject:
         """Return why a system cannot be tested here, or None if it can.
 
         It cannot if it was trained or chosen by a split that figures are published on, or by the one that it would be
-        evaluated on: its figures there are those of its training.
+        evaluated on: its figures there are those of its training. On a sample it cannot either if it was trained on
+        the whole or on another sample, for any query may be in both.
         """
-        seen = trained_splits(system, self.collection.name, self.collection.sample_of)
-        if tested := sorted({self.collection.test_split, "test", self.split}.intersection(seen)):
+        own = trained_splits(system, self.collection.name, None)
+        whole = self.collection.sample_of
+        if not own and (known := trained_splits(system, self.collection.name, whole)):
+            return EvaluationError(
+                f"{system.name} was trained or chosen by the {known[0]} split of {whole}, and so perhaps by queries of "
+                f"{self.collection.name}, which was drawn from it",
+                expected="a system that has never seen the judgements it is tested on",
+                fix="evaluate it on the whole",
+            )
+        if tested := sorted({self.collection.test_split, "test", self.split}.intersection(own)):
             return EvaluationError(
                 f"{system.name} was trained or chosen by the {tested[0]} split of {self.collection.name}",
                 expected="a system that has never seen the judgements it is tested on",

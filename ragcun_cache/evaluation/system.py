@@ -18,7 +18,7 @@ class _Frozen(BaseModel):
 
 
 class TrainedOn(_Frozen):
-    """A split whose judgements a system was trained or chosen by. What a sample was drawn from counts too."""
+    """A split whose judgements a system was trained or chosen by. What a sample's were drawn from is one more."""
 
     collection: str
     split: str

@@ -174,9 +174,7 @@ def _check_split(collection: Collection, split: str, test_splits: set[str], *, n
 
 def _dev(collection: Collection, config: TrainConfig) -> str | float:
     """Return the dev split, or the share of the train queries to be set apart, that ``config`` names or leaves out."""
-    if config.dev is not None:
-        return config.dev
-    return "dev" if "dev" in collection.splits() and collection.test_split != "dev" else _DEV_FRACTION
+    return config.dev or collection.dev_split or _DEV_FRACTION
 
 
 def _dev_qrels(collection: Collection, config: TrainConfig, dev: str | float, pairs: list[tuple[str, str]]) -> Qrels:

@@ -139,7 +139,7 @@ class Fitted:
         head, pair = self._vectors.head, self._data.pair
         if head is None or head.config.arch != ADAPTER:
             return None
-        splits = [one.split for one in trained_on]
+        splits = [one.split for one in trained_on if one.collection == pair.collection]
         epochs, dense = 1, self.spec.dense.model_dump(mode="json")
         if isinstance(self.spec.dense, Adapter):
             epochs = self.spec.dense.config.epochs

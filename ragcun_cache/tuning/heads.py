@@ -38,12 +38,8 @@ def tried_heads(names: Sequence[str], pair: CachePair, home: Home) -> list[HeadR
 
 
 def learnt_from(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
-    """Return the splits that a head was trained or chosen by, a sample's as those of what it was drawn from."""
-    found = [
-        one.model_copy(update={"collection": origin_of(one.collection, home).whole})
-        for one in describe_head(record, home).trained_on
-    ]
-    return tuple(dict.fromkeys(found))
+    """Return the splits that a head was trained or chosen by, a sample's and those that it was drawn from."""
+    return describe_head(record, home).trained_on
 
 
 def refuse_informed(
@@ -61,16 +57,18 @@ def refuse_informed(
     forbidden = None if splits is None else tuple(dict.fromkeys([*splits, collection.test_split, "test"]))
     whole = origin_of(collection.name, home, collection.folder).whole
     for record in records:
-        known = sorted({one.split for one in learnt_from(record, home) if one.collection == whole})
-        own = (record.provenance.get("caches") or {}).get("collection") == collection.name
-        if forbidden is not None and (own or collection.name == whole):
-            known = [split for split in known if split in forbidden]
+        learnt = learnt_from(record, home)
+        own = {one.split for one in learnt if one.collection == collection.name}
+        if forbidden is not None and own:
+            place, known = collection.name, own.intersection(forbidden)
+        else:
+            place, known = whole, {one.split for one in learnt if one.collection == whole}
         if known:
             raise HeadError(
                 f"head {record.name} cannot be tuned with: it knows judgements that would choose or test it",
                 where=record.folder,
                 expected=f"a head that knows nothing of {_named(collection.name, forbidden)}",
-                found=f"one that was trained or chosen by {_named(whole, known)}",
+                found=f"one that was trained or chosen by {_named(place, sorted(known))}",
                 fix="leave it out",
             )
 

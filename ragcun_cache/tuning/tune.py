@@ -10,6 +10,7 @@ import numpy as np
 
 from ragcun_cache.adapters.judgements import Judgements
 from ragcun_cache.errors import TrainingError
+from ragcun_cache.evaluation.candidates import trained_on
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
@@ -82,9 +83,9 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     data, heads, made_from = task.data, task.heads, task.made_from()
     everything: Judgements | None = None
     if config.labels == Labels.TRAIN:
-        folds, everything, trained_on = _in_domain(task)
+        folds, everything, chosen_by = _in_domain(task)
     else:
-        folds, trained_on = _zero_shot(task)
+        folds, chosen_by = _zero_shot(task)
     trials, left_out, spec, dev_ndcg = [], [], FIXED_IN_ADVANCE, None
     if folds:
         dev = _dev(folds, config)
@@ -101,17 +102,17 @@ def tune(config: TuneConfig, home: Home, store: ResultStore) -> Tuned:
     raw = subject.evaluate(raw_head(data.pair.passage.dim), lambda: encode_raw, store)
     fitted = Fitted(spec, data, everything)
     seconds = time.monotonic() - started
-    head = fitted.save(config, trained_on, dev_ndcg, seconds, home)
+    head = fitted.save(config, chosen_by, dev_ndcg, seconds, home)
     by_head = [learnt_from(one, home) for one in heads if spec.dense == TrainedHead(name=one.name)]
     # Raw is stored as what tune has come to as well, or its row would be of the seeds that found something better.
-    tested = fitted.test(subject, fitted.system(config, trained_on, *by_head), seconds, store)
+    tested = fitted.test(subject, fitted.system(config, chosen_by, *by_head), seconds, store)
     tuned = Tuned(
         config=config,
         trials=trials,
         spec=spec,
         dev_ndcg=dev_ndcg,
         dev_queries=sum(len(fold.dev) for fold in folds),
-        chosen_by=[f"{one.collection}/{one.split}" for one in trained_on],
+        chosen_by=[f"{one.collection}/{one.split}" for one in chosen_by],
         left_out=left_out,
         raw=raw,
         winner=None if spec.is_raw else tested,
@@ -184,7 +185,7 @@ def _in_domain(task: Task) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...
         train = train.shuffled(config.seed)
     if len(train) < 2 * _FOLDS:
         raise TrainingError(f"{collection.name} has too few judged queries to tune by", found=f"{len(train)} in train")
-    trained_on = tuple(TrainedOn(collection=collection.sample_of or collection.name, split=split) for split in splits)
+    chosen_by = trained_on(collection.name, splits, task.home)
     if "dev" in splits:
         dev = data.judgements("dev")
         # A query that is judged in both would be remembered, not found.
@@ -192,7 +193,7 @@ def _in_domain(task: Task) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...
         refuse_informed(task.heads, collection, ["dev", *(["train"] if in_both_m.any() else [])], task.home)
         train = train.take(np.flatnonzero(~in_both_m))
         dev = dev.shuffled(config.seed) if config.shuffled else dev
-        return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), train)], train.joined(dev), trained_on
+        return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), train)], train.joined(dev), chosen_by
     refuse_informed(task.heads, collection, ["train"], task.home)
     fold_m = np.random.default_rng(config.seed).permutation(len(train)) % _FOLDS
     folds = []
@@ -200,7 +201,7 @@ def _in_domain(task: Task) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...
         dev = train.take(np.flatnonzero(fold_m == fold))
         dev = data.drawn(dev, _MAX_DEV_QUERIES // _FOLDS, config.seed, folds=_FOLDS)
         folds.append(data.fold(dev, train.take(np.flatnonzero(fold_m != fold))))
-    return folds, train, trained_on
+    return folds, train, chosen_by
 
 
 def _zero_shot(task: Task) -> tuple[list[Fold], tuple[TrainedOn, ...]]:
@@ -213,6 +214,5 @@ def _zero_shot(task: Task) -> tuple[list[Fold], tuple[TrainedOn, ...]]:
         if judged is not None:
             judged = judged.shuffled(config.seed) if config.shuffled else judged
             folds.append(other.fold(judged, None))
-            name = other.collection.sample_of or other.collection.name
-            splits += [TrainedOn(collection=name, split=split) for split in other.splits]
+            splits += trained_on(other.collection.name, other.splits, task.home)
     return folds, tuple(splits)

@@ -140,6 +140,20 @@ def test_a_head_is_not_evaluated_on_the_dev_split_that_nobody_named_but_that_cho
         run("eval", "--dataset", "tiny", "--split", "dev", "--head", chosen)
 
 
+def test_a_head_chosen_on_the_dev_queries_of_a_sample_knows_no_dev_split_that_the_whole_has_not(
+    home: Home, cached: Callable[..., None]
+) -> None:
+    cached()
+    (home.collections / "tiny" / "qrels" / "dev.tsv").unlink()
+    settings = {"arch": "isotropy", "dataset": "tiny", "out_dim": 16, "epochs": 1, "pairs": 20, "select": "best_dev"}
+    record = train_head(make_config(settings), home).record
+    sample = "tiny-pairs20-seed0"
+    known = [(one.collection, one.split) for one in describe_head(record, home).trained_on]
+    assert known == [(sample, "train"), (sample, "dev"), ("tiny", "train")]
+    found = rows(run("eval", "--dataset", "tiny", "--head", record.name, "--json"))
+    assert found[1]["cells"]["tiny/test"]["gold"], "how much of the gold was seen is told"
+
+
 @pytest.mark.parametrize("renamed", [False, True])
 def test_a_head_trained_on_a_sample_by_its_own_name_is_in_domain_on_the_whole(
     home: Home, cached: Callable[..., None], cache_of: Callable[..., Path], renamed: bool

@@ -263,6 +263,26 @@ def test_a_system_that_was_trained_or_chosen_by_the_test_split_or_that_evaluated
         subject.evaluate(own, never, ResultStore(home.results))
 
 
+def test_on_a_sample_only_systems_are_tested_that_know_nothing_of_the_whole_but_by_that_very_sample(
+    home: Home, make_subject: MakeSubject
+) -> None:
+    subject = make_subject(sample_of="whole", config=EvalConfig(split="dev"))
+    store = ResultStore(home.results)
+
+    def knows(*places: tuple[str, str]) -> System:
+        known = tuple(TrainedOn(collection=name, split=split) for name, split in places)
+        return other_head().model_copy(update={"trained_on": known})
+
+    for informed in (knows(("whole", "train")), knows(("whole-pairs9-seed1", "train"), ("whole", "train"))):
+        with pytest.raises(EvaluationError, match="by the train split of whole, and so perhaps by queries of tiny"):
+            subject.evaluate(informed, never, store)
+    with pytest.raises(EvaluationError, match="trained or chosen by the dev split of tiny"):
+        subject.evaluate(knows(("tiny", "train"), ("tiny", "dev"), ("whole", "train")), never, store)
+    trained = knows(("tiny", "train"), ("whole", "train"))
+    assert subject.evaluate(trained, lambda: encode_raw, store).route == "in-domain"
+    assert subject.evaluate(knows(("elsewhere", "train")), lambda: encode_raw, store).route == "zero-shot"
+
+
 def test_the_route_follows_from_what_a_system_was_trained_on(home: Home, make_subject: MakeSubject) -> None:
     def trained_on(*collections: str) -> System:
         splits = tuple(TrainedOn(collection=name, split="train") for name in collections)
