@@ -8,19 +8,16 @@ from numpy.typing import NDArray
 from ragcun_cache.retrieval.pool import Pool
 
 
-def min_max(pool: Pool, system: int, *, floor: float | None = None) -> NDArray[np.float32]:
+def min_max(pool: Pool, system: int) -> NDArray[np.float32]:
     """Return the scores of one system, (q, c), moved and scaled to [0, 1] for each query.
 
-    The best candidate of the query gets 1. The worst gets 0, or with ``floor`` a score of ``floor`` does: the lowest
-    score that there can be (0 for BM25, -1 for cosine), which is the variant with the theoretical minimum. All get 0
-    where all are equal. Source: Bruch, Gai and Ingber, arXiv 2210.11934, section 3.
+    The best candidate of the query gets 1, the worst 0; all get 0 where all are equal. Source: Bruch, Gai and Ingber,
+    arXiv 2210.11934, section 3.
     """
     score_qc = pool.score_sqc[system]
     present_qc = pool.present_qc
     highest_q = np.where(present_qc, score_qc, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
     lowest_q = np.where(present_qc, score_qc, np.inf).min(axis=1, initial=np.inf, keepdims=True)
-    if floor is not None:
-        lowest_q = np.minimum(lowest_q, np.float32(floor))
     spread_q = highest_q - lowest_q
     usable_q = np.isfinite(spread_q) & (spread_q > 0)
     scaled_qc = (score_qc - np.where(usable_q, lowest_q, 0)) / np.where(usable_q, spread_q, 1)
@@ -36,13 +33,14 @@ def convex(first_qc: NDArray[np.float32], second_qc: NDArray[np.float32], weight
 def reciprocal_rank(pool: Pool, *, constant: int = 60) -> NDArray[np.float32]:
     """Return the sum over systems of ``1 / (constant + rank)``, (q, c), ranks from 1.
 
-    Equal scores of a system get the ranks of their places in the pool. Source: Cormack, Clarke and Buettcher, SIGIR
-    2009, whose constant is 60.
+    A system adds nothing to a passage that it does not find. Equal scores of a system get the ranks of their places in
+    the pool. Source: Cormack, Clarke and Buettcher, SIGIR 2009, whose constant is 60.
     """
     fused_qc = np.zeros(pool.row_qc.shape, dtype=np.float32)
-    for score_qc in pool.score_sqc:
+    for score_qc, unfound in zip(pool.score_sqc, pool.unfound_s, strict=True):
         order_qc = pool.best(score_qc, score_qc.shape[1])
         rank_qc = np.empty_like(order_qc)
         np.put_along_axis(rank_qc, order_qc, np.arange(1, order_qc.shape[1] + 1)[None, :], axis=1)
-        fused_qc += (1.0 / (constant + rank_qc)).astype(np.float32)
+        credit_qc = (1.0 / (constant + rank_qc)).astype(np.float32)
+        fused_qc += credit_qc if unfound is None else np.where(score_qc > unfound, credit_qc, np.float32(0))
     return fused_qc

@@ -20,6 +20,10 @@ BLOCK_QUERIES = 64
 class Scorer(Protocol):
     """Scores every passage of a corpus for some of its queries."""
 
+    @property
+    def unfound(self) -> float | None:
+        """Score of what the system does not find, as BM25 has it for no common word; None: it finds every passage."""
+
     def scores(self, queries: slice) -> NDArray[np.float32]:
         """Return (q, n) float32, the larger the better, for the queries at these positions."""
 
@@ -29,19 +33,22 @@ class Pool:
     """Candidates of each query, with the score of every system for each.
 
     ``row_qc`` are passage rows (q, c) int64 in ascending order, padded with -1 behind; ``score_sqc`` are the scores
-    (s, q, c) float32, 0 where padded. Unlike lists that each system made alone, no score is missing.
+    (s, q, c) float32, 0 where padded. Unlike lists that each system made alone, no score is missing. ``unfound_s`` is
+    the score that each system gives to what it does not find.
     """
 
     row_qc: NDArray[np.int64]
     score_sqc: NDArray[np.float32]
+    unfound_s: tuple[float | None, ...]
 
     @classmethod
     def of(cls, scorers: Sequence[Scorer], n_queries: int, depth: int) -> Pool:
-        """Pool the ``depth`` best passages of each system, a block of queries at a time."""
-        blocks = [
-            _pool_block([one.scores(slice(start, min(start + BLOCK_QUERIES, n_queries))) for one in scorers], depth)
-            for start in range(0, n_queries, BLOCK_QUERIES)
-        ]
+        """Pool the ``depth`` best passages of each system, or as many as it finds, a block of queries at a time."""
+        unfound_s = tuple(one.unfound for one in scorers)
+        blocks = []
+        for start in range(0, n_queries, BLOCK_QUERIES):
+            queries = slice(start, min(start + BLOCK_QUERIES, n_queries))
+            blocks.append(_pool_block([one.scores(queries) for one in scorers], unfound_s, depth))
         width = max((row_bc.shape[1] for row_bc, _ in blocks), default=0)
         row_qc = np.full((n_queries, width), _ABSENT, dtype=np.int64)
         score_sqc = np.zeros((len(scorers), n_queries, width), dtype=np.float32)
@@ -49,7 +56,11 @@ class Pool:
             rows = slice(block * BLOCK_QUERIES, block * BLOCK_QUERIES + len(row_bc))
             row_qc[rows, : row_bc.shape[1]] = row_bc
             score_sqc[:, rows, : row_bc.shape[1]] = score_sbc
-        return cls(row_qc, score_sqc)
+        return cls(row_qc, score_sqc, unfound_s)
+
+    def first(self, systems: int) -> Pool:
+        """Return the pool with the scores of its first systems alone; the candidates stay."""
+        return Pool(self.row_qc, self.score_sqc[:systems], self.unfound_s[:systems])
 
     @property
     def present_qc(self) -> NDArray[np.bool_]:
@@ -78,15 +89,18 @@ class Pool:
 
 
 def _pool_block(
-    score_bn_of: Sequence[NDArray[np.float32]], depth: int
+    score_bn_of: Sequence[NDArray[np.float32]], unfound_s: Sequence[float | None], depth: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     n_queries, n_passages = score_bn_of[0].shape
     if not n_passages:
         return np.empty((n_queries, 0), np.int64), np.empty((len(score_bn_of), n_queries, 0), np.float32)
     chosen_bn = np.zeros((n_queries, n_passages), dtype=np.bool_)
-    for score_bn in score_bn_of:
+    for score_bn, unfound in zip(score_bn_of, unfound_s, strict=True):
         top_bk = np.argpartition(-score_bn, min(depth, n_passages) - 1, axis=1)[:, :depth]
-        np.put_along_axis(chosen_bn, top_bk, True, axis=1)
+        found_bk = np.take_along_axis(chosen_bn, top_bk, axis=1)
+        # Where fewer are found than asked for, the rest would be any of the equal ones, by their place in the file.
+        found_bk |= np.bool_(True) if unfound is None else np.take_along_axis(score_bn, top_bk, axis=1) > unfound
+        np.put_along_axis(chosen_bn, top_bk, found_bk, axis=1)
     count_b = chosen_bn.sum(axis=1)
     row_bc = np.full((n_queries, int(count_b.max())), _ABSENT, dtype=np.int64)
     row_bc[np.arange(row_bc.shape[1]) < count_b[:, None]] = np.nonzero(chosen_bn)[1]

@@ -34,7 +34,7 @@ class Scored:
     def fused(self, spec: Spec) -> NDArray[np.float32]:
         """Return the score of ``spec``, (q, c), given that the dense layer is that of ``spec.dense``."""
         if spec.bm25 == Fusion.RECIPROCAL_RANK:
-            fused_qc = reciprocal_rank(Pool(self.pool.row_qc, self.pool.score_sqc[: _BM25 + 1]))
+            fused_qc = reciprocal_rank(self.pool.first(_BM25 + 1))
         elif spec.bm25 == Fusion.CONVEX:
             fused_qc = convex(self._min_max(_DENSE), self._min_max(_BM25), spec.dense_weight)
         else:
@@ -52,9 +52,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Scores of one system, (q, n), as a pool asks for them."""
+    """Scores of BM25 or of query memory, (q, n), as a pool asks for them."""
 
     score_qn: NDArray[np.float32]
+    unfound: float | None = 0.0
 
     def scores(self, queries: slice) -> NDArray[np.float32]:
         return self.score_qn[queries]
@@ -64,6 +65,7 @@ class _Layer:
 class _DenseLayer:
     query_qd: NDArray[np.float32]
     passage_nd: NDArray[np.float32]
+    unfound: float | None = None
 
     def scores(self, queries: slice) -> NDArray[np.float32]:
         return self.query_qd[queries] @ self.passage_nd.T

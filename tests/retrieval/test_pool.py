@@ -11,8 +11,9 @@ from ragcun_cache.retrieval.pool import Pool
 
 
 class Matrix:
-    def __init__(self, score_qn: np.ndarray) -> None:
+    def __init__(self, score_qn: np.ndarray, unfound: float | None = None) -> None:
         self.score_qn = score_qn.astype(np.float32)
+        self.unfound = unfound
 
     def scores(self, queries: slice) -> np.ndarray:
         return self.score_qn[queries]
@@ -41,7 +42,6 @@ def test_min_max_is_per_query_and_ignores_padding() -> None:
     pool = pool_of([[1.0, 3.0, 2.0, -5.0], [7.0, 7.0, 0.0, 0.0]], [[0.0, 0.0, 9.0, 8.0], [1.0, 2.0, 0.0, 0.0]])
     assert pool.row_qc.tolist() == [[1, 2, 3], [0, 1, -1]]
     np.testing.assert_allclose(min_max(pool, 0), [[1.0, 7 / 8, 0.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(min_max(pool, 1, floor=0.0), [[0.0, 1.0, 8 / 9], [0.5, 1.0, 0.0]])
 
 
 def test_convex_fusion_goes_from_one_system_to_the_other() -> None:
@@ -55,6 +55,21 @@ def test_reciprocal_rank_is_the_sum_over_systems() -> None:
     pool = pool_of([[3.0, 2.0, 1.0]], [[1.0, 5.0, 3.0]], depth=3)
     expected = [[1 / 61 + 1 / 63, 1 / 62 + 1 / 61, 1 / 63 + 1 / 62]]
     np.testing.assert_allclose(reciprocal_rank(pool), expected, rtol=1e-6)
+
+
+def test_what_a_system_does_not_find_it_neither_pools_nor_credits() -> None:
+    dense, words = [[9.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0]], [[0.0, 0.0, 7.0, 0.0, 0.0], [0.0] * 5]
+    pool = Pool.of([Matrix(np.array(dense)), Matrix(np.array(words), unfound=0.0)], 2, depth=3)
+    assert pool.row_qc.tolist() == [[0, 2, 3, 4], [2, 3, 4, -1]]
+    fused_qc = reciprocal_rank(pool)
+    expected = [[1 / 61, 1 / 64 + 1 / 61, 1 / 63, 1 / 62], [1 / 63, 1 / 62, 1 / 61]]
+    np.testing.assert_allclose(fused_qc[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(fused_qc[1, :3], expected[1], rtol=1e-6)
+    reversed_of = [[*reversed(one)] for one in (dense[0], dense[1])], [[*reversed(one)] for one in words]
+    mirrored = Pool.of([Matrix(np.array(reversed_of[0])), Matrix(np.array(reversed_of[1]), unfound=0.0)], 2, depth=3)
+    ids = ["p0", "p1", "p2", "p3", "p4"]
+    again = mirrored.run(reciprocal_rank(mirrored), ["x", "y"], [*reversed(ids)], k=3)
+    assert again == pool.run(fused_qc, ["x", "y"], ids, k=3), "the order of the corpus plays no part"
 
 
 def test_a_run_has_no_padding_and_ties_go_to_the_larger_id() -> None:

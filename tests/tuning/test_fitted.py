@@ -26,6 +26,7 @@ from ragcun_cache.training.run import train_head
 from ragcun_cache.tuning.config import TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.fitted import Fitted
+from ragcun_cache.tuning.ladder import Ladder, fusions
 from ragcun_cache.tuning.record import list_tunings
 from ragcun_cache.tuning.spec import Adapter, Feedback, Fusion, Memory, Ridge, SoftZca, Spec
 from ragcun_cache.tuning.tune import Tuned, tune
@@ -140,11 +141,24 @@ def test_the_row_shows_what_was_tuned_last(home: Home, monkeypatch: pytest.Monke
     for spec in (HYBRID, Spec(), HYBRID, HYBRID, Spec()):
         tuned = run_choosing(monkeypatch, home, spec)
         (cell,) = tuned_row(home).cells.values()
-        assert cell.seeds == 1 and cell.mean == (tuned.winner or tuned.raw).metrics["ndcg@10"]
+        assert cell.seeds == 1
+        assert cell.mean == pytest.approx((tuned.winner or tuned.raw).metrics["ndcg@10"], rel=1e-12)
         keys.update(cell.results)
     assert tuned.raw.metrics != ResultStore(home.results).find(min(keys - set(cell.results))).metrics
     # What came out twice is kept once.
     assert len(keys) == 2 and len(ResultStore(home.results).all()) == 3
+
+
+def test_the_head_that_is_kept_bears_its_own_dev_figure_not_that_of_the_fusion_it_was_chosen_in(
+    data: Data, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = Ridge(strength=1.0)
+    monkeypatch.setattr(Ladder, "_first", lambda self: self._try(dense, fusions(dense)))
+    fused = Spec(dense=dense, bm25=Fusion.CONVEX, dense_weight=0.3)
+    tuned = run_choosing(monkeypatch, home, fused)
+    figures = dict(tuned.trials)
+    assert tuned.dev_ndcg == figures[fused] != figures[Spec(dense=dense)]
+    assert tuned.head is not None and tuned.head.provenance["metrics"]["dev_ndcg@10"] == figures[Spec(dense=dense)]
 
 
 def kept(data: Data, home: Home, *, ridge: bool = False, **settings: object) -> HeadRecord | None:
