@@ -49,14 +49,14 @@ def find_out(causes: Sequence[Cause], rows: Mapping[str, Row]) -> list[Finding]:
 def is_supported(side: str, comparison: Comparison) -> bool:
     """Return whether a comparison, removed minus failed, bears a claim out.
 
-    ``higher``: the difference is positive, with p < 0.05 after Holm's correction. ``same``: that a difference is not
-    significant does not show that there is none, so the 95 % interval must lie within ± 0.01 as well; p is
-    uncorrected here, which is the stricter way.
+    ``higher``: the difference is positive, with p < 0.05 after Holm's correction. ``same``: the 95 % interval lies
+    within ± 0.01. That a difference is not significant does not show that there is none, and one that is significant
+    may be next to none: with enough seeds and queries any is.
     """
     if side == "higher":
         return comparison.difference > 0 and comparison.p_holm < ALPHA
     low, high = comparison.interval
-    return comparison.p_value >= ALPHA and low >= -SAME and high <= SAME
+    return low >= -SAME and high <= SAME
 
 
 def verdict_sentence(finding: Finding) -> str:
@@ -67,20 +67,22 @@ def verdict_sentence(finding: Finding) -> str:
     moved = "higher" if comparison.difference > 0 else "lower" if comparison.difference < 0 else "the same"
     if cause.side == "higher":
         if finding.supported:
-            return f"**Supported**: `{cause.removed}` is {moved}, by more than chance allows."
+            return f"**Supported**: `{cause.removed}` is {moved}, by more than the chance of the queries allows."
         if comparison.difference > 0:
-            return f"**Not supported**: `{cause.removed}` is {moved}, but chance alone may do as much."
+            return f"**Not supported**: `{cause.removed}` is {moved}, but the chance of the queries may do as much."
         return f"**Not supported**: `{cause.removed}` is {moved}, and the claim says higher."
+    seen = comparison.p_value < ALPHA
     if finding.supported:
-        return f"**Supported**: no difference is to be seen, and one of more than {SAME} can be excluded."
-    if comparison.p_value < ALPHA:
+        first = f"`{cause.removed}` is {moved}, but by next to nothing: a" if seen else "no difference is to be seen; a"
+        return f"**Supported**: {first} difference of more than {SAME} can be excluded."
+    if seen:
         return f"**Not supported**: `{cause.removed}` is {moved}, and the claim says the same."
     return f"**Not supported**: no difference is significant, but one of more than {SAME} cannot be excluded."
 
 
 def _finding(cause: Cause, comparison: Comparison | None, rows: Mapping[str, Row]) -> Finding:
     removed, failed = rows[cause.removed], rows[cause.failed]
-    shared = removed.runs.keys() & failed.runs.keys()
+    shared = removed.shared_seeds(failed)
     ours, theirs = (dict(zip(row.runs, row.means(MEAN), strict=True)) for row in (removed, failed))
     return Finding(
         cause,

@@ -35,9 +35,10 @@ def causes_section(findings: Sequence[Finding], rows: Mapping[str, Row], titles:
         yield "## What causes it"
         yield (
             "For each claim, the row that fails and the run in which the cause is removed, by their means over the "
-            f"collections. A claim that the run is higher needs p < {ALPHA:g}, corrected by Holm's method for the "
-            "claims on this page; one that it is the same needs a 95 % interval of the difference within "
-            f"± {SAME:g}, and p ≥ {ALPHA:g} without correction. Claims were put and worded while results came in, some "
+            "collections and over the seeds that both have. A claim that the run is higher needs "
+            f"p < {ALPHA:g}, corrected by Holm's method for the claims on this page; one that it is the same needs a "
+            f"95 % interval of the difference within ± {SAME:g}. p and intervals are of the choice of queries, not of "
+            "seeds: how many of those agree is said beside. Claims were put and worded while results came in, some "
             "after those of the first seeds were seen: take the tests as descriptions, not as registered in advance."
         )
     for finding in findings:
@@ -85,4 +86,4 @@ def _side_by_side(failed: Row, removed: Row) -> str:
     names = [name for name in diagnostic_columns([failed, removed]) if name in _TELLING]
     lines = [[TITLES.get(name, name), figure(failed, name), figure(removed, name)] for name in names]
     lines.append(["alarms", alarms(failed), alarms(removed)])
-    return table(["after the last epoch", f"`{failed.label}`", f"`{removed.label}`"], lines)
+    return table(["at the epoch that is kept", f"`{failed.label}`", f"`{removed.label}`"], lines)

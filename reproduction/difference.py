@@ -1,4 +1,8 @@
-"""Is one row better than another? Paired per query, each row's scores averaged over its seeds."""
+"""Is one row better than another? Paired per query, each row's scores averaged over the seeds that both have.
+
+A head's weights at the start are its seed's luck, and an untrained head is nothing else: rows of other seeds would
+differ by that luck alone. Rows that share no seed are averaged over all of theirs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class Difference:
 
 def differences(row: Row, other: Row) -> dict[str, Difference]:
     """Return ``row`` minus ``other`` by collection, as the leaderboard compares rows; none if one has no run."""
-    own, base = row.per_query(), other.per_query()
+    own, base = _per_query(row, other)
     p_values = {name: randomisation_test(own[name], base[name]) for name in own if name in base}
     corrected = holm(p_values)
     return {name: Difference(float((own[name] - base[name]).mean()), p) for name, p in corrected.items()}
@@ -30,7 +34,13 @@ def differences(row: Row, other: Row) -> dict[str, Difference]:
 
 def compare_means(row: Row, other: Row) -> Comparison:
     """Compare the means of all collections of two rows that both have runs: ``row`` minus ``other``."""
-    return compare(as_one(row.per_query()), as_one(other.per_query()))
+    own, base = _per_query(row, other)
+    return compare(as_one(own), as_one(base))
+
+
+def _per_query(row: Row, other: Row) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    seeds = row.shared_seeds(other)
+    return row.per_query(seeds), other.per_query(seeds)
 
 
 def as_one(scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

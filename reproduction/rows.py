@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +66,14 @@ class Row:
         """Dimensions of the outputs, None if no run is done."""
         return next((run.results[0].system.out_dim for run in self.runs.values()), None)
 
-    def per_query(self) -> dict[str, NDArray[np.float64]]:
-        """Return the per-query scores averaged over the seeds, (q,) by collection."""
-        collections = next(iter(self.runs.values())).scores if self.runs else {}
-        return {name: np.mean([run.scores[name] for run in self.runs.values()], axis=0) for name in collections}
+    def shared_seeds(self, other: Row) -> list[int]:
+        """Return the seeds that both rows have: heads of one seed and shape begin alike. The raw encoder has none."""
+        return [] if RAW in (self.label, other.label) else sorted(self.runs.keys() & other.runs.keys())
+
+    def per_query(self, seeds: Collection[int] = ()) -> dict[str, NDArray[np.float64]]:
+        """Return the per-query scores averaged over ``seeds`` (none named: all that are done), (q,) by collection."""
+        scores = [run.scores for seed, run in self.runs.items() if not seeds or seed in seeds]
+        return {name: np.mean([one[name] for one in scores], axis=0) for name in (scores[0] if scores else {})}
 
     def means(self, collection: str) -> NDArray[np.float64]:
         """Return the mean over queries of every seed that is done, (s,); for ``MEAN``, their mean over collections."""

@@ -74,8 +74,8 @@ def all_rows(plan: Plan, rows: Mapping[str, Row]) -> str:
         table(["run", "seeds", *titles, "mean"], lines),
         "Differences are to the raw encoder and to the untrained head with as many outputs "
         f"({', '.join(f'`{label}`' for label in plan.untrained.values())}), with p of the two-sided paired "
-        "randomisation test on per-query scores averaged over seeds, corrected by Holm's method for the collections "
-        "of the row, not for the number of rows.",
+        "randomisation test on per-query scores averaged over the seeds that both rows have, corrected by Holm's "
+        "method for the collections of the row, not for the number of rows.",
     )
 
 

@@ -32,6 +32,7 @@ def rows(row_of: Callable[..., Row]) -> dict[str, Row]:
         "higher": shifted(0.1),
         "lower": shifted(-0.1),
         "same": shifted(0.0, 0.01),
+        "slightly": shifted(0.002, 0.0),
         "noisy": {name: scores + RNG.normal(0, 0.3, scores.shape[1]) for name, scores in BASE.items()},
         "missing": {},
     }
@@ -41,13 +42,14 @@ def rows(row_of: Callable[..., Row]) -> dict[str, Row]:
 @pytest.mark.parametrize(
     ("removed", "side", "supported", "words"),
     [
-        ("higher", "higher", True, "**Supported**: `higher` is higher, by more than chance"),
+        ("higher", "higher", True, "**Supported**: `higher` is higher, by more than the chance of the queries"),
         ("lower", "higher", False, "**Not supported**: `lower` is lower, and the claim says higher"),
         ("higher", "same", False, "**Not supported**: `higher` is higher, and the claim says the same"),
         ("lower", "same", False, "**Not supported**: `lower` is lower, and the claim says the same"),
         ("same", "same", True, "**Supported**: no difference is to be seen"),
         ("noisy", "same", False, "**Not supported**: no difference is significant, but"),
         ("failed", "same", True, "**Supported**: no difference is to be seen"),
+        ("slightly", "same", True, "**Supported**: `slightly` is higher, but by next to nothing"),
         ("failed", "higher", False, "**Not supported**: `failed` is the same"),
         ("missing", "higher", None, "**Open**"),
         ("missing", "same", None, "**Open**"),
@@ -65,8 +67,9 @@ def test_higher_by_luck_is_not_supported() -> None:
     lucky = Comparison(0.02, (-0.01, 0.05), 0.04, 0.08, 1, 0, 0)
     assert not is_supported("higher", lucky)
     assert is_supported("higher", Comparison(0.02, (0.01, 0.05), 0.01, 0.04, 1, 0, 0))
-    # What the correction makes insignificant is no evidence of equality.
-    assert not is_supported("same", Comparison(0.004, (0.001, 0.007), 0.04, 0.08, 1, 0, 0))
+    # Neither is that no difference is significant evidence of equality, nor is every significant one worth the name.
+    assert not is_supported("same", Comparison(0.004, (-0.004, 0.012), 0.3, 0.6, 1, 0, 0))
+    assert is_supported("same", Comparison(0.004, (0.001, 0.007), 0.01, 0.02, 1, 0, 0))
 
 
 def test_seeds_and_the_share_of_what_is_lacking(rows: dict[str, Row]) -> None:

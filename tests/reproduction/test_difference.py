@@ -7,7 +7,7 @@ import pytest
 
 from ragcun_cache.evaluation.significance import holm, randomisation_test
 from reproduction.difference import as_one, compare_means, differences
-from reproduction.rows import MEAN, Row
+from reproduction.rows import MEAN, RAW, Row
 
 RNG = np.random.default_rng(0)
 LOW = {"a": RNG.random((3, 40)), "b": RNG.random((3, 10))}
@@ -19,6 +19,18 @@ def test_seeds_are_averaged_and_p_is_corrected_for_the_collections(row_of: Calla
     p = holm({name: randomisation_test(HIGH[name].mean(axis=0), LOW[name].mean(axis=0)) for name in LOW})
     assert {name: one.p_holm for name, one in found.items()} == p
     assert found["a"].value == pytest.approx(0.01)
+
+
+def test_seeds_that_only_one_row_has_play_no_part(row_of: Callable[..., Row]) -> None:
+    more = {name: np.concatenate([scores, scores + 0.5]) for name, scores in LOW.items()}
+    high = row_of("high", HIGH)
+    for other in (row_of("low", LOW), row_of("more", more)):
+        assert differences(high, other)["a"].value == pytest.approx(0.01)
+        assert compare_means(other, high).difference == pytest.approx(-compare_means(high, other).difference)
+    assert compare_means(high, row_of("more", more)) == compare_means(high, row_of("low", LOW))
+    # The raw encoder has no seed, and is compared with all of them.
+    raw = row_of(RAW, {name: scores[:1] for name, scores in LOW.items()})
+    assert differences(row_of("more", more), raw)["a"].value == pytest.approx((more["a"] - LOW["a"][0]).mean())
 
 
 def test_nothing_to_compare_with(row_of: Callable[..., Row]) -> None:

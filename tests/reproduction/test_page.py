@@ -80,7 +80,7 @@ def test_from_runs_to_the_page(
     causes = section(page, "What causes it")
     assert "### Slow: It has learnt nothing.\n\nIf so, `untrained` does not differ." in causes
     assert "upported**: " in causes
-    assert "| after the last epoch | `slow, epochs=2` | `untrained` |" in causes
+    assert "| at the epoch that is kept | `slow, epochs=2` | `untrained` |" in causes
     assert line(causes, "sd ÷ at start")[1:] == [f"{mean(slow.column('output_std_ratio')):.4g}", "1"]
     assert "`never run` is missing: run `make reproduce`." in causes
     assert "**Open**" in causes
