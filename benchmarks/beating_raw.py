@@ -77,11 +77,11 @@ needs no pairs, so the last epoch may differ from raw for a reason."""
 
 _DENSE = """\
 `train-head --arch lejepa` with nothing else said: trained on 10,000 pairs of MS MARCO; no BM25, no judgement of the
-collections. In parentheses the difference to raw; p of a seed alone is uncorrected. *dev* is MS MARCO, which the
-encoder was trained on, and has no say in anything. The rows below the default's are the other defaults there have been,
-over ten seeds too: the first that the rule chose (see below), and one that came from looks at the test splits before
-there was a rule. No test figure has a part in the rule, but it was asked once more, over a wider grid, after its first
-choice had been tested: the test splits were looked at more than once, and the margin is that much flattered."""
+collections. In parentheses the difference to raw. *dev* is MS MARCO, which the encoder was trained on, and has no say
+in anything. The rows below the default's are the other defaults there have been, over ten seeds too: the first that the
+rule chose (see below), and one that came from looks at the test splits before there was a rule. No test figure has a
+part in the rule, but it was asked once more, over a wider grid, after its first choice had been tested: the test splits
+were looked at more than once, and the margin is that much flattered."""
 
 _FRESH = """\
 The same heads on queries that had no part in choosing any of the defaults. The recipe was written, and committed,
@@ -407,12 +407,16 @@ def _dense(sweep: Sweep, store: ResultStore) -> list[str]:
         return [result for run in runs for result in run.results if result.setting.sha256 == setting]
 
     def line(name: str, runs: Sequence[SweepRun]) -> list[str]:
+        results_of = {setting: of(runs, setting) for setting in raw}
+        found = {
+            setting: compare(_scores(results, store), _scores([raw[setting]], store))
+            for setting, results in results_of.items()
+        }
+        corrected = holm({setting: one.p_value for setting, one in found.items()})
         cells = []
-        for setting, one in raw.items():
-            results = of(runs, setting)
-            found = compare(_scores(results, store), _scores([one], store))
+        for setting, results in results_of.items():
             value = _mean_sd(np.array([result.metrics[METRIC] for result in results]))
-            cells.append(f"{value} ({found.difference:+.4f}, {_p(found.p_value, 'p')})")
+            cells.append(f"{value} ({found[setting].difference:+.4f}, {_p(corrected[setting], 'p')})")
         mean_s = np.array([_mean_of(run.results) for run in runs])
         records = [record for run in runs if (record := sweep.head(run)) is not None]
         dev_s = np.array([record.provenance["metrics"][DEV_METRIC] for record in records], dtype=np.float64)
