@@ -8,27 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
+from ragcun_cache.collections import Collection
 from ragcun_cache.errors import CacheError, unknown_choice
 from ragcun_cache.role import Role
 
 _log = logging.getLogger(__name__)
-
-
-class CachedCollection(Protocol):
-    """What finding a cache needs to know of a collection."""
-
-    @property
-    def name(self) -> str:
-        """Its name, which is the folder of its caches."""
-
-    def content_sha256(self, role: Role) -> str:
-        """Hash of the file that holds the texts of ``role``."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +95,7 @@ def _chosen(caches: list[tuple[CacheLayout, Manifest]], asked: tuple[str, ...]) 
     return named + [one for one in others if one[1].encoder in encoders or one[1].encoder.startswith(asked)]
 
 
-def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = None) -> CachePair:
+def open_pair(caches: Path, collection: Collection, encoder: str | None = None) -> CachePair:
     """Open the query and passage caches of the collection as its files are now.
 
     Args:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ragcun_cache.alarms import Alarm
     from ragcun_cache.training.run import TrainedHead
 
-_ARCH_HELP = "identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]"
 _PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
 
 

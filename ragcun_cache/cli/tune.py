@@ -80,7 +80,7 @@ def tune(
         if not json_:
             _render(tuned[-1], store)
     if json_:
-        _render_json(tuned, store)
+        _render_json(tuned)
 
 
 def _render(tuned: Tuned, store: Any) -> None:
@@ -158,7 +158,7 @@ def _raw_by_gold(raw: Result, winner: Result, store: Any) -> tuple[float, float]
     return seen, unseen
 
 
-def _render_json(tuned: list[Tuned], store: Any) -> None:
+def _render_json(tuned: list[Tuned]) -> None:
     import json
 
     content = []
