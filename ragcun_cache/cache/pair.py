@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.layout import MANIFEST_NAME, CacheLayout, collection_folder
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
@@ -41,13 +41,13 @@ class CachePair:
 
 def folder_pattern(collection: str | None) -> str:
     """Return the glob pattern of the folder of a collection's caches; of every collection for None."""
-    return "*" if collection is None else glob.escape(collection.replace("/", "__"))
+    return "*" if collection is None else glob.escape(collection_folder(collection))
 
 
 def list_caches(caches: Path, collection: str | None = None) -> list[tuple[CacheLayout, Manifest]]:
     """Return every cache below ``caches`` with its manifest, by path; those with a damaged manifest are logged."""
     found = []
-    for path in sorted(caches.glob(f"{folder_pattern(collection)}/*/manifest.json")):
+    for path in sorted(caches.glob(f"{folder_pattern(collection)}/*/{MANIFEST_NAME}")):
         try:
             found.append((CacheLayout(path.parent), read_manifest(LocalPlace(path.parent))))
         except CacheError as error:
