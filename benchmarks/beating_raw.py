@@ -16,7 +16,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.page import paragraphs, table
 from benchmarks.shuffled_heads import ARCH as SHUFFLED_HEAD
 from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep, SweepRun
@@ -28,6 +27,7 @@ from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.files import write_text
 from ragcun_cache.heads.store import read_record
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.marked_yaml import read_settings
 from ragcun_cache.report.provenance import ranges
 from ragcun_cache.training.config import make_config
