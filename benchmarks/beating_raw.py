@@ -16,11 +16,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.page import paragraphs, table
 from benchmarks.shuffled_heads import ARCH as SHUFFLED_HEAD
 from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep, SweepRun
-from ragcun_cache.cli.arguments import settings
 from ragcun_cache.errors import EvaluationError, HeadError
 from ragcun_cache.evaluation.render import provenance_markdown
 from ragcun_cache.evaluation.results import Result
@@ -29,6 +27,8 @@ from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.files import write_text
 from ragcun_cache.heads.store import read_record
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import paragraphs, table
+from ragcun_cache.marked_yaml import read_settings
 from ragcun_cache.report.provenance import ranges
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.diagnostics import DEV_METRIC
@@ -560,7 +560,7 @@ def main(
 ) -> None:
     """Write the page from the tunings, heads and results that are stored."""
     configs = [load_tune_config(path, {}) for path in sorted(tunings.glob("*.yaml"))]
-    write_page(Home.default(), configs, recipe, page, settings(set_))
+    write_page(Home.default(), configs, recipe, page, read_settings(set_))
     typer.echo(f"{page}")
 
 

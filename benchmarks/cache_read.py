@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.fake_encoder import DIM, write_cache
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, take_turns
 from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.markdown import paragraphs, table
 
 TITLE = "Reading a cache"
 PACKAGES = ("numpy", "pyarrow")

@@ -12,11 +12,11 @@ import numpy as np
 
 from benchmarks.alone import run_alone
 from benchmarks.fake_encoder import DIM, write_cache
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, Spread, Timing, take_turns
 from ragcun_cache.cache import EmbeddingCache
 from ragcun_cache.cache.verify import Damage, verify
+from ragcun_cache.markdown import paragraphs, table
 
 TITLE = "A large cache"
 PACKAGES = ("numpy", "pyarrow", "torch")

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.models import PEERS, OurEncoder, PeerEncoder, PlainEncoder
-from benchmarks.page import paragraphs, table
 from benchmarks.passages import some_texts
 from benchmarks.peak import encoder_gflop, matmul_peak
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, Timing, take_turns
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.role import Role
 
 TITLE = "Encoding"

@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 
 from benchmarks.models import write_collection
-from benchmarks.page import paragraphs, table
 from benchmarks.passages import some_texts
 from benchmarks.setting import Setting
 from benchmarks.timing import Timing, take_turns
@@ -24,6 +23,7 @@ from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.errors import EncoderError
 from ragcun_cache.files import sha256_file
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.role import Role
 
 TITLE = "An encode by several processes"

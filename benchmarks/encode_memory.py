@@ -8,12 +8,12 @@ import numpy as np
 
 from benchmarks.alone import run_alone
 from benchmarks.fake_encoder import FakeModel
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from ragcun_cache.collections import Collection
 from ragcun_cache.encoder.engines.local import LocalEngine
 from ragcun_cache.encoder.pipeline import EncodeReport, encode_role
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.role import Role
 
 TITLE = "Memory of an encode"

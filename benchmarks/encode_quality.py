@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from ragcun_cache.cache import CachePair, open_pair
 from ragcun_cache.cache.compare import compare_caches
@@ -18,6 +17,7 @@ from ragcun_cache.evaluation.metrics import QueryScores
 from ragcun_cache.evaluation.significance import compare
 from ragcun_cache.evaluation.subject import Subject, encode_raw
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.similarity import Similarity
 
 TITLE = "What a precision costs in retrieval"

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, take_turns
 from ragcun_cache.cache import CachePair, open_pair
@@ -25,6 +24,7 @@ from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject, encode_raw
 from ragcun_cache.evaluation.system import raw_head
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.similarity import Similarity
 
 TITLE = "Evaluating"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from benchmarks.alone import run_alone
 from benchmarks.cache_scale import MS_MARCO_ROWS
 from benchmarks.fake_encoder import DIM, write_cache
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, take_turns
 from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.retrieval.run import Run
 from ragcun_cache.retrieval.search import BLOCK_ROWS, search, search_blocks
 from ragcun_cache.similarity import Similarity

@@ -9,12 +9,12 @@ import torch
 
 from benchmarks.alone import Alone, run_alone
 from benchmarks.fake_encoder import unit_vectors
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, Spread
 from ragcun_cache.adapters.config import AdapterConfig
 from ragcun_cache.adapters.judgements import Judgements
 from ragcun_cache.adapters.train import train_adapter
+from ragcun_cache.markdown import paragraphs, table
 
 TITLE = "Softmax over the whole corpus"
 PACKAGES = ("numpy", "torch")

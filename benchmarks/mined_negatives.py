@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from ragcun_cache.adapters.config import AdapterConfig
 from ragcun_cache.adapters.judgements import Judgements
@@ -19,6 +18,7 @@ from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import evaluate_vectors
 from ragcun_cache.evaluation.significance import compare
 from ragcun_cache.heads.apply import apply_head
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.progress import Advance, progress
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity

@@ -24,6 +24,7 @@ from ragcun_cache.encoder.pipeline import encode_role
 from ragcun_cache.encoder.tokens import PackedTokens
 from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.home import Home
+from ragcun_cache.progress import silent
 from ragcun_cache.role import Role
 
 PEERS = Path(".venv-peers")
@@ -52,7 +53,7 @@ class OurEncoder:
         """Return (n, dim) unit vectors without writing them: tokens, batches by length, forward passes."""
         backend, limit = self.model.backend, self.model.spec(Role.PASSAGE).max_seq_length
         tokens = PackedTokens.of([backend.tokenise(list(texts))])
-        vectors_nd: NDArray[np.float32] = forward(tokens, backend, limit, "float32", lambda *_, **__: None).vectors_nd
+        vectors_nd: NDArray[np.float32] = forward(tokens, backend, limit, "float32", silent).vectors_nd
         return vectors_nd
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ragcun_cache.files import write_text
@@ -30,14 +30,3 @@ def write_sections(page: Path, new: Mapping[str, str]) -> None:
     sections = {**read_sections(page), **new}
     parts = [f"<!-- {name} -->\n{body.strip()}\n<!-- end of {name} -->\n" for name, body in sections.items()]
     write_text(page, "\n".join([_HEAD, *parts]))
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table whose first column is text and whose others are figures."""
-    lines = [columns, ["---", *("---:" for _ in columns[1:])], *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-
-
-def paragraphs(*blocks: str) -> str:
-    """Join texts and tables with a blank line between them."""
-    return "\n\n".join(blocks)

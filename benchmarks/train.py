@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.models import OurEncoder, PlainEncoder
-from benchmarks.page import paragraphs, table
 from benchmarks.passages import texts_of_pairs
 from benchmarks.published_run import DATASETS, PAIRS, RunSeconds, epoch_of, published_run, tensors_of, timed_run
 from benchmarks.setting import Setting
 from benchmarks.timing import ROUNDS, Spread, Timing, take_turns
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.training.config import TrainConfig
 from ragcun_cache.training.loop import PairTensors
 from ragcun_cache.training.pairs import TrainingData

@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.alone import Alone, run_alone
 from benchmarks.fake_encoder import DIM, write_cache
-from benchmarks.page import paragraphs, table
 from benchmarks.setting import Setting
 from ragcun_cache.cache import CachePair, EmbeddingCache
 from ragcun_cache.heads.registry import build_head
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.role import Role
 from ragcun_cache.training.config import TensorDtype, TrainConfig, load_config
 from ragcun_cache.training.diagnostics import measure_head

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.page import paragraphs, table
 from benchmarks.published_run import DATASETS, PAIRS, epoch_of, published_run, tensors_of
 from benchmarks.setting import Setting
 from benchmarks.step_bound import MatrixProducts, OptimiserMemory
 from benchmarks.timing import ROUNDS, Timing, take_turns
 from ragcun_cache.heads.head import Head
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.training.config import TrainConfig
 from ragcun_cache.training.loop import PairTensors, weighted
 from ragcun_cache.training.pairs import TrainingData

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_HASH_BLOCK = 1 << 22
+_COPY_BLOCK = 1 << 22
 
 
 def sync_folder(folder: Path) -> None:
@@ -59,7 +59,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:
         with source.open("rb") as read, atomic_file(target) as written:
-            shutil.copyfileobj(read, written, _HASH_BLOCK)
+            shutil.copyfileobj(read, written, _COPY_BLOCK)
         return
     # Whoever brought the file here may not have made it durable.
     with target.open("rb") as handle:
@@ -81,11 +81,8 @@ def write_text(path: Path, text: str) -> None:
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of the file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while block := handle.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def canonical_json(content: Any) -> bytes:

@@ -14,6 +14,7 @@ from ragcun_cache.encoder.blocks import encode_rows
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.template import compose_text
 from ragcun_cache.evaluation.subject import Encode
+from ragcun_cache.progress import silent
 from ragcun_cache.retrieval.search import BLOCK_ROWS, search_blocks
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
@@ -46,12 +47,8 @@ def encode_query(words: str, model: FrozenModel) -> tuple[NDArray[np.float32], N
 
     """
     spec = model.spec(Role.QUERY)
-    row = encode_rows(["words"], [compose_text("", words)], spec, model.backend, _no_progress)
+    row = encode_rows(["words"], [compose_text("", words)], spec, model.backend, silent)
     return row.vectors_nd.astype(np.float32), row.norms
-
-
-def _no_progress(amount: float, **extra: float) -> None:
-    pass
 
 
 def look_up(

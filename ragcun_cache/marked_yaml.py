@@ -1,9 +1,9 @@
-"""YAML that remembers on which line everything stands, so that a complaint can name it."""
+"""YAML that remembers on which line everything stands, so that a complaint can name it; and single values of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,32 @@ def read_yaml(path: Path) -> MarkedYaml:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError("the config file cannot be read as YAML", where=path, found=error) from None
     raise ConfigError("a config file holds settings, one `name: value` a line", where=path)
+
+
+def read_value(text: str) -> Any:
+    """Read ``text`` as the value of a setting in a YAML file. Raises ConfigError."""
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError("a value cannot be read as YAML", found=error) from None
+
+
+def read_settings(given: Iterable[str] | None) -> dict[str, Any]:
+    """Read flags of the form ``name=value``; the value is read as YAML, so ``null`` and ``1e-4`` are what they say.
+
+    Raises:
+        ConfigError: there is no ``=`` in one of them, or its value is no YAML.
+    """
+    found: dict[str, Any] = {}
+    for one in given or ():
+        name, equals, value = one.partition("=")
+        try:
+            found[name.strip()] = read_value(value)
+        except ConfigError:
+            equals = ""
+        if not equals:
+            raise ConfigError("a setting cannot be read", expected="--set name=value", found=one)
+    return found
 
 
 def _marks(node: yaml.Node, location: Location) -> Iterator[tuple[Location, int]]:

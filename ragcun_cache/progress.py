@@ -25,6 +25,10 @@ class Advance(Protocol):
         """Add ``amount``; each keyword is summed and shown as a rate of its own."""
 
 
+def silent(amount: float, **extra: float) -> None:
+    """Show nothing: an ``Advance`` for work that nobody waits for."""
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -59,7 +63,7 @@ class _Rates:
 def progress(label: str, unit: str, total: float | None) -> Iterator[Advance]:
     """Yield a function to report work with; everything is shown on stderr, so stdout stays for results."""
     if _muted:
-        yield lambda amount, **extra: None
+        yield silent
         return
     rates = _Rates(unit, total)
     if sys.stderr.isatty():

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ragcun_cache.cli.arguments import settings
 from ragcun_cache.errors import RagcunCacheError
 from ragcun_cache.files import write_text
 from ragcun_cache.home import Home
+from ragcun_cache.marked_yaml import read_settings
 from ragcun_cache.training.seeds import parse_seeds
 from reproduction.causes import find_out
 from reproduction.charts import draw_figures
@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Write the page of the published table from the results that there are; nothing is trained."""
     try:
-        read = load_plan(plan, seeds=parse_seeds(seeds) if seeds else None, train=settings(set_))
+        read = load_plan(plan, seeds=parse_seeds(seeds) if seeds else None, train=read_settings(set_))
         home = Home.default()
         rows = read_rows(read.recipes, home)
         figures = draw_figures(read, rows, page.parent / "figures", beside=page.parent)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from benchmarks.page import paragraphs, table
-from ragcun_cache.evaluation.significance import Comparison
+from ragcun_cache.evaluation.significance import Comparison, p_text
+from ragcun_cache.markdown import escape, paragraphs, table
 from reproduction.causes import ALPHA, SAME, Finding, verdict_sentence
 from reproduction.cells import (
     AGAIN,
@@ -15,9 +15,7 @@ from reproduction.cells import (
     diagnostic_columns,
     difference,
     figure,
-    p_text,
     seeds_in_words,
-    text,
 )
 from reproduction.difference import Difference, differences
 from reproduction.rows import MEAN, Row
@@ -50,7 +48,7 @@ def _finding(finding: Finding, rows: Mapping[str, Row], titles: Mapping[str, str
     failed, removed = rows[cause.failed], rows[cause.removed]
     says = {"higher": "scores higher", "same": "does not differ"}[cause.side]
     parts = [
-        f"### {text(cause.row)}: {text(cause.claim)}",
+        f"### {escape(cause.row)}: {escape(cause.claim)}",
         f"If so, `{cause.removed}` {says}. {_mean_sentence(failed)} {_mean_sentence(removed)}",
     ]
     if comparison is not None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ragcun_cache.evaluation.significance import p_text
+from ragcun_cache.markdown import escape
 from reproduction.difference import Difference
 from reproduction.rows import RAW, Row
 from reproduction.verdict import spread
@@ -69,22 +71,12 @@ def alarms(row: Row) -> str:
     raised = row.alarms()
     if raised is None:
         return ABSENT
-    return "; ".join(f"{text(name)} ({number})" for name, number in raised.items()) or "none"
+    return "; ".join(f"{escape(name)} ({number})" for name, number in raised.items()) or "none"
 
 
 def difference(found: Difference | None) -> str:
     """Return a difference with its corrected p."""
     return ABSENT if found is None else f"{found.value:+.4f} ({p_text(found.p_holm)})"
-
-
-def p_text(value: float) -> str:
-    """Return a p-value."""
-    return f"p={value:.3f}" if value >= 0.001 else "p<0.001"
-
-
-def text(words: str) -> str:
-    """Return words from a file so that Markdown takes them as they are."""
-    return words.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;").replace("\n", " ")
 
 
 def diagnostic_columns(rows: Iterable[Row]) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from benchmarks.page import paragraphs
 from ragcun_cache.home import Home
+from ragcun_cache.markdown import escape, paragraphs
 from reproduction.causes import Finding
 from reproduction.causes_section import causes_section
-from reproduction.cells import AGAIN, text
+from reproduction.cells import AGAIN
 from reproduction.plan import Plan
 from reproduction.provenance import provenance
 from reproduction.published_table import fails_here, legend, published_table, verdict_of
@@ -84,7 +84,7 @@ def _missing(rows: Mapping[str, Row]) -> Iterator[str]:
             lines.append(f"- `{row.label}`: {len(never)} of {len(row.asked)} seeds are {AGAIN}")
         for error in dict.fromkeys(row.errors.values()):
             seeds = [seed for seed, own in row.errors.items() if own == error]
-            lines.append(f"- `{row.label}`: {len(seeds)} of {len(row.asked)} seeds failed: {text(error)}")
+            lines.append(f"- `{row.label}`: {len(seeds)} of {len(row.asked)} seeds failed: {escape(error)}")
     if lines:
         yield "## What is missing"
         yield "\n".join(lines)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ragcun_cache.cache import list_caches
 from ragcun_cache.cache.manifest import Manifest
-from ragcun_cache.evaluation.origin import encoders, made, training
+from ragcun_cache.evaluation.origin import encoders, listed, made, training
 from ragcun_cache.files import sha256_json
 from ragcun_cache.home import Home
 from ragcun_cache.report.provenance import ranges
@@ -28,8 +27,8 @@ def provenance(rows: Mapping[str, Row], home: Home) -> str:
     facts = {
         "encoder": encoders(results, home),
         "trained on": training(results, home),
-        "machine": [_pairs(result.machine) for result in results],
-        "versions": [_pairs(result.versions) for result in results],
+        "machine": [listed(result.machine) for result in results],
+        "versions": [listed(result.versions) for result in results],
         "commit of training": [about.get("commit") or "not from a checkout" for about in trained],
         "commit of evaluation": [result.commit or "not from a checkout" for result in results],
         "threads of training": [str(about.get("threads")) for about in trained],
@@ -48,10 +47,6 @@ def provenance(rows: Mapping[str, Row], home: Home) -> str:
         first, *others = dict.fromkeys(values) or ["unknown"]
         lines += [f"- {name}:", *(f"  - {value}" for value in (first, *others))] if others else [f"- {name}: {first}"]
     return "\n".join(lines)
-
-
-def _pairs(content: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in content.items())
 
 
 def _by_seeds(rows: Mapping[str, Row]) -> list[tuple[list[int], list[str]]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.page import table
+from ragcun_cache.markdown import escape, table
 from reproduction import verdict
 from reproduction.causes import ALPHA
-from reproduction.cells import ABSENT, cell, seeds, text
+from reproduction.cells import ABSENT, cell, seeds
 from reproduction.difference import compare_means
 from reproduction.plan import Plan, ShownRow
 from reproduction.rows import MEAN, RAW, Row
@@ -22,7 +22,7 @@ def published_table(plan: Plan, rows: Mapping[str, Row]) -> str:
         published = plan.published_row(shown.published)
         figures = published.figures
         cells = [f"{figures[name]:.4f}" if name in figures else ABSENT for name in columns]
-        lines.append([f"**{text(shown.published)}**", "published", ABSENT, *cells, ABSENT])
+        lines.append([f"**{escape(shown.published)}**", "published", ABSENT, *cells, ABSENT])
         for how, run in shown.runs.items():
             row = rows.get(run)
             ours = [_cell_beside(row, name, figures) for name in columns]
@@ -31,7 +31,7 @@ def published_table(plan: Plan, rows: Mapping[str, Row]) -> str:
                 said += "<br>fails here too" if fails else "<br>does not fail here"
             lines.append([f"`{run}`", how, seeds(row), *ours, said])
         if shown.note:
-            lines.append([text(shown.note), *[""] * (len(columns) + 3)])
+            lines.append([escape(shown.note), *[""] * (len(columns) + 3)])
     return table(["row", "", "seeds", *columns.values(), "verdict"], lines)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.page import paragraphs, table
+from ragcun_cache.markdown import escape, paragraphs, table
 from reproduction.cells import (
     ABSENT,
     AGAIN,
@@ -18,7 +18,6 @@ from reproduction.cells import (
     figure,
     seeds,
     seeds_in_words,
-    text,
 )
 from reproduction.difference import differences
 from reproduction.plan import Plan
@@ -41,7 +40,7 @@ def residual_section(plan: Plan, rows: Mapping[str, Row]) -> Iterator[str]:
         for name, there in figures.items()
     ]
     yield "## The predictor's residual"
-    yield f"Of `{row.label}`, over {seeds_in_words(row)}. Published figures: {text(published.source)}."
+    yield f"Of `{row.label}`, over {seeds_in_words(row)}. Published figures: {escape(published.source)}."
     lines = []
     for when, epoch, name, there in wanted:
         found = spread(np.array(row.column(name, epoch)))

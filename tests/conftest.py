@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ragcun_cache.cache import CacheLayout, CachePair, CacheWriter, Manifest, Shard, open_pair
 from ragcun_cache.cache.manifest import encoder_fingerprint, spec_fingerprint
+from ragcun_cache.collections import Collection, open_collection
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -184,6 +185,31 @@ def tiny_pair(home: Home) -> Callable[..., CachePair]:
             ids = [f"{prefix}{row}" for row in range(len(unit_nd))]
             write_cache(home.caches, collection, role, ids, unit_nd, content_sha256=content[role], norms=norms)
         return open_pair(home.caches, FakeCollection(collection, content))
+
+    return write
+
+
+@pytest.fixture
+def cached_collection(
+    tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+) -> Callable[..., tuple[Collection, CachePair]]:
+    """Write a collection and caches of it: what `tiny_collection` and `tiny_pair` make of one name, size and seed."""
+
+    def write(
+        name: str = "tiny",
+        *,
+        n_passages: int = 120,
+        splits: Mapping[str, int] | None = None,
+        seed: int = 0,
+        **vectors: Any,
+    ) -> tuple[Collection, CachePair]:
+        splits = splits or {"train": 40, "dev": 15, "test": 15}
+        collection = open_collection(tiny_collection(name, n_passages=n_passages, splits=splits, seed=seed), name)
+        content = {role: collection.content_sha256(role) for role in Role}
+        n_queries = sum(splits.values())
+        return collection, tiny_pair(
+            name, n_queries=n_queries, n_passages=n_passages, seed=seed, content=content, **vectors
+        )
 
     return write
 

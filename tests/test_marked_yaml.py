@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ragcun_cache.errors import ConfigError
-from ragcun_cache.marked_yaml import read_yaml
+from ragcun_cache.marked_yaml import read_settings, read_yaml
 
 
 def test_every_key_and_entry_has_its_line(tmp_path: Path) -> None:
@@ -42,3 +42,16 @@ def test_refusals(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_yaml(path)
+
+
+def test_settings_are_what_they_are_in_a_file() -> None:
+    given = ["a=1e-4", "b = null", "c=[1, x]", "d=nan", "e=infinity", "f='0.5'", "g=x=y", "h="]
+    found = {"a": 1e-4, "b": None, "c": [1, "x"], "d": "nan", "e": "infinity", "f": "0.5", "g": "x=y", "h": None}
+    assert read_settings(given) == found
+    assert read_settings(None) == {}
+
+
+@pytest.mark.parametrize("given", ["words", "a=[1"])
+def test_a_setting_that_cannot_be_read_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"a setting cannot be read(.|\n)*--set name=value"):
+        read_settings([given])

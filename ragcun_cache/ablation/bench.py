@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ragcun_cache.cache import open_pair
 from ragcun_cache.collections.locate import find_collection
-from ragcun_cache.collections.registry import members
+from ragcun_cache.collections.registry import each_name
 from ragcun_cache.errors import EvaluationError, TrainingError
 from ragcun_cache.evaluation.candidates import describe_head, head_cost, head_encoder
 from ragcun_cache.evaluation.config import EvalConfig
@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, home: Home, collections: Sequence[str], split: str | None) -> None:
         self.home = home
         self.store = ResultStore(home.results)
-        self._collections = list(dict.fromkeys(member for name in collections for member in members(name)))
+        self._collections = each_name(collections)
         self._split = split
         self._subjects: dict[str, list[Subject]] = {}
         self._data: tuple[dict[str, Any], TrainingData] | None = None

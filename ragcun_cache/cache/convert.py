@@ -51,15 +51,14 @@ def convert(folder: Path, vector_format: VectorFormat) -> int:
             with progress(f"convert {folder.name} to {vector_format}", "shards", len(pending)) as advance:
                 for index in pending:
                     old = manifest.shards[index]
-                    for file in (old.vectors, old.metadata):
+                    for file in old.files:
                         check_file(folder, file)
                     ids = cache.rows_table(index, ["id"]).column("id").to_pylist()
                     path = layout.vectors(index, vector_format)
                     parts = vector_parts(ids, cache.shard(index), vector_format)
                     write_parts(path, parts)
                     shard = old.model_copy(update={"vectors": file_record(path, parts)})
-                    shards = (*manifest.shards[:index], shard, *manifest.shards[index + 1 :])
-                    manifest = manifest.model_copy(update={"shards": shards})
+                    manifest = manifest.with_shard(index, shard)
                     manifest.write(layout)
                     (folder / old.vectors.name).unlink()
                     turned += 1

@@ -116,7 +116,7 @@ def _checked_shards(cache: EmbeddingCache) -> Iterator[tuple[pa.Table, NDArray[n
     with progress(f"export {cache.collection} {cache.role}", "rows", cache.rows) as advance:
         for index, shard in enumerate(cache.manifest.shards):
             if isinstance(cache.address, Path):
-                for file in (shard.vectors, shard.metadata):
+                for file in shard.files:
                     check_file(cache.address, file)
             yield cache.rows_table(index), cache.shard(index)
             advance(shard.rows)

@@ -53,6 +53,11 @@ class ShardRecord(_Frozen):
     norm_min: float
     norm_max: float
 
+    @property
+    def files(self) -> tuple[FileRecord, FileRecord]:
+        """Its vectors and its metadata."""
+        return self.vectors, self.metadata
+
 
 class Manifest(_Frozen):
     """Everything that is known about a cache. ``complete`` is set last."""
@@ -97,6 +102,10 @@ class Manifest(_Frozen):
     def vector_bytes(self) -> int:
         """Bytes of all vector files."""
         return sum(shard.vectors.bytes for shard in self.shards)
+
+    def with_shard(self, index: int, shard: ShardRecord) -> Manifest:
+        """Return the manifest with another shard in the place of the one with the number ``index``."""
+        return self.model_copy(update={"shards": (*self.shards[:index], shard, *self.shards[index + 1 :])})
 
     def to_bytes(self) -> bytes:
         """Return the exact bytes of ``manifest.json``, which end in a checksum of all the rest."""

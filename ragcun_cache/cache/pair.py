@@ -8,27 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.layout import MANIFEST_NAME, CacheLayout, collection_folder
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
+from ragcun_cache.collections import Collection
 from ragcun_cache.errors import CacheError, unknown_choice
 from ragcun_cache.role import Role
 
 _log = logging.getLogger(__name__)
-
-
-class CachedCollection(Protocol):
-    """What finding a cache needs to know of a collection."""
-
-    @property
-    def name(self) -> str:
-        """Its name, which is the folder of its caches."""
-
-    def content_sha256(self, role: Role) -> str:
-        """Hash of the file that holds the texts of ``role``."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +41,13 @@ class CachePair:
 
 def folder_pattern(collection: str | None) -> str:
     """Return the glob pattern of the folder of a collection's caches; of every collection for None."""
-    return "*" if collection is None else glob.escape(collection.replace("/", "__"))
+    return "*" if collection is None else glob.escape(collection_folder(collection))
 
 
 def list_caches(caches: Path, collection: str | None = None) -> list[tuple[CacheLayout, Manifest]]:
     """Return every cache below ``caches`` with its manifest, by path; those with a damaged manifest are logged."""
     found = []
-    for path in sorted(caches.glob(f"{folder_pattern(collection)}/*/manifest.json")):
+    for path in sorted(caches.glob(f"{folder_pattern(collection)}/*/{MANIFEST_NAME}")):
         try:
             found.append((CacheLayout(path.parent), read_manifest(LocalPlace(path.parent))))
         except CacheError as error:
@@ -105,7 +95,7 @@ def _chosen(caches: list[tuple[CacheLayout, Manifest]], asked: tuple[str, ...]) 
     return named + [one for one in others if one[1].encoder in encoders or one[1].encoder.startswith(asked)]
 
 
-def open_pair(caches: Path, collection: CachedCollection, encoder: str | None = None) -> CachePair:
+def open_pair(caches: Path, collection: Collection, encoder: str | None = None) -> CachePair:
     """Open the query and passage caches of the collection as its files are now.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ragcun_cache.cache.convert import check_file
-from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.layout import MANIFEST_COPY_NAME, MANIFEST_NAME, SHARD_PREFIXES, CacheLayout
 from ragcun_cache.cache.manifest import FileRecord, Manifest
 from ragcun_cache.cache.place import RemotePlace, open_file_system, remote_errors
 from ragcun_cache.cache.reader import EmbeddingCache
@@ -48,7 +48,7 @@ def publish(folder: Path, url: str) -> PublishReport:
     """
     manifest = EmbeddingCache(folder).manifest
     layout = CacheLayout(folder)
-    ours = [file for shard in manifest.shards for file in (shard.vectors, shard.metadata)]
+    ours = [file for shard in manifest.shards for file in shard.files]
     place = RemotePlace(url)
     files, root = open_file_system(url)
     with remote_errors("the cache could not be published; run the same command again, it goes on from here", url):
@@ -77,13 +77,13 @@ def _keep(manifest: Manifest, ours: list[FileRecord], place: RemotePlace, files:
     its files under another name, once no file of another one is left.
     """
     sizes = place.sizes()
-    under_way, published = _known(place, sizes, _UNDER_WAY), _known(place, sizes, "manifest.json")
+    under_way, published = _known(place, sizes, _UNDER_WAY), _known(place, sizes, MANIFEST_NAME)
     known = under_way or published
-    recorded = {file.name: file for shard in known.shards for file in (shard.vectors, shard.metadata)} if known else {}
+    recorded = {file.name: file for shard in known.shards for file in shard.files} if known else {}
     kept = {file.name for file in ours if recorded.get(file.name) == file and sizes.get(file.name) == file.bytes}
     if known != manifest:
-        stale = [name for name in sizes if name.startswith(("vectors-", "rows-")) and name not in kept]
-        _remove(files, root, ["manifest.copy.json", "manifest.json", *stale], place)
+        stale = [name for name in sizes if name.startswith(SHARD_PREFIXES) and name not in kept]
+        _remove(files, root, [MANIFEST_COPY_NAME, MANIFEST_NAME, *stale], place)
     if published != manifest and under_way != manifest:
         files.pipe_file(f"{root}/{_UNDER_WAY}", manifest.to_bytes())
     return kept

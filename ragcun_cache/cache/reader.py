@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ragcun_cache.cache.layout import MANIFEST_COPY_NAME, MANIFEST_NAME
 from ragcun_cache.cache.manifest import FileRecord, Manifest, spec_differences
 from ragcun_cache.cache.place import Place, place_of
 from ragcun_cache.cache.shard import ROWS_SCHEMA
@@ -24,9 +25,6 @@ from ragcun_cache.role import Role
 if TYPE_CHECKING:
     import polars
     import torch
-
-MANIFEST_NAME = "manifest.json"
-MANIFEST_COPY_NAME = "manifest.copy.json"
 
 
 def read_manifest(place: Place) -> Manifest:
@@ -95,7 +93,7 @@ class EmbeddingCache:
     def _check_sizes(self) -> None:
         sizes = self._place.sizes()
         for record in self.manifest.shards:
-            for file in (record.vectors, record.metadata):
+            for file in record.files:
                 if sizes.get(file.name) != file.bytes:
                     raise CacheError(
                         "a shard is damaged",

@@ -136,9 +136,7 @@ class VectorPool:
         if key not in self._sound:
             cache = self._caches[source]
             record = cache.manifest.shards[shard]
-            self._sound[key] = all(
-                sha256_file(cache.folder / file.name) == file.sha256 for file in (record.vectors, record.metadata)
-            )
+            self._sound[key] = all(sha256_file(cache.folder / file.name) == file.sha256 for file in record.files)
         return self._sound[key]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.cache.layout import CONTENT_DIGITS, FINGERPRINT_DIGITS, CacheLayout, VectorFormat
+from ragcun_cache.cache.layout import MANIFEST_NAME, CacheLayout, VectorFormat, cache_folder
 from ragcun_cache.cache.manifest import SCHEMA_VERSION, FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
 from ragcun_cache.cache.pair import dated
 from ragcun_cache.cache.part import refuse_part
@@ -108,14 +108,13 @@ def _repair_shard(
     old = manifest.shards[index]
     vector_format: VectorFormat = "memmap" if old.vectors.name.endswith(".npy") else "parquet"
     files = shard.files(layout, index, vector_format)
-    if [file_record(path, parts) for path, parts in files] == [old.vectors, old.metadata]:
+    if [file_record(path, parts) for path, parts in files] == [*old.files]:
         for path, parts in files:
             if path.name in damaged:
                 write_parts(path, parts)
         return manifest, f"shard {index}: encoded again, byte for byte what it was"
     record = shard.write(layout, index, vector_format)
-    shards = (*manifest.shards[:index], record, *manifest.shards[index + 1 :])
-    manifest = manifest.model_copy(update={"shards": shards})
+    manifest = manifest.with_shard(index, record)
     manifest.write(layout)
     return manifest, f"shard {index}: encoded again; other bytes than before, as library versions or machine differ"
 
@@ -152,7 +151,7 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
             damages.append(Damage(path.name, None, error.problem))
     if len(found) == 2 and found[layout.manifest] != found[layout.manifest_copy]:
         # A crash between the two writes leaves the copy one step behind, never ahead.
-        damages.append(Damage(layout.manifest_copy.name, None, "differs from manifest.json"))
+        damages.append(Damage(layout.manifest_copy.name, None, f"differs from {MANIFEST_NAME}"))
         main, copy = found[layout.manifest], found[layout.manifest_copy]
         is_behind = (copy.rows, copy.complete) > (main.rows, main.complete)
         if is_behind or (not _fits(layout, main) and _fits(layout, copy)):
@@ -164,7 +163,7 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
     if not manifest.complete:
         rows = f"{manifest.rows:,} of {manifest.total_rows:,} rows"
         damages.append(Damage(layout.manifest.name, None, f"is not complete ({rows}); encode again, it goes on"))
-    named = f"{manifest.role}-{manifest.fingerprint[:FINGERPRINT_DIGITS]}-{manifest.content_sha256[:CONTENT_DIGITS]}"
+    named = cache_folder(manifest.role, manifest.fingerprint, manifest.content_sha256)
     if layout.folder.name != named:
         damages.append(Damage(layout.manifest.name, None, f"belongs into a folder named {named}"))
     if (spec_fingerprint(manifest.spec), encoder_fingerprint(manifest.spec)) != (
@@ -177,9 +176,7 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
 
 def _fits(layout: CacheLayout, manifest: Manifest) -> bool:
     """Whether every file that the manifest names is there."""
-    return all(
-        (layout.folder / file.name).exists() for shard in manifest.shards for file in (shard.vectors, shard.metadata)
-    )
+    return all((layout.folder / file.name).exists() for shard in manifest.shards for file in shard.files)
 
 
 def _schema_version(path: Path) -> object:
@@ -193,7 +190,7 @@ def _verify_shard(layout: CacheLayout, manifest: Manifest, index: int) -> list[D
     record = manifest.shards[index]
     damages = [
         Damage(file.name, index, problem)
-        for file in (record.vectors, record.metadata)
+        for file in record.files
         if (problem := _wrong_bytes(layout.folder / file.name, file))
     ]
     if damages:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.layout import SHARD_PREFIXES, CacheLayout
 from ragcun_cache.cache.manifest import Manifest, ShardRecord, spec_differences
 from ragcun_cache.cache.part import Part
 from ragcun_cache.cache.place import LocalPlace
@@ -61,9 +61,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 def sweep(layout: CacheLayout, manifest: Manifest) -> None:
     """Remove what a crash left: partial files, and shards that ``manifest`` does not name. The caller has the lock."""
-    recorded = {file.name for shard in manifest.shards for file in (shard.vectors, shard.metadata)}
+    recorded = {file.name for shard in manifest.shards for file in shard.files}
     for path in layout.folder.iterdir():
-        ours = path.name.startswith(("vectors-", "rows-")) or ".partial-" in path.name
+        ours = path.name.startswith(SHARD_PREFIXES) or ".partial-" in path.name
         if ours and path.name not in recorded:
             path.unlink()
 
@@ -232,7 +232,7 @@ class CacheWriter:
             CacheError: the disk is full or failing.
         """
         with _disk_errors(self._layout.folder):
-            for file in (record.vectors, record.metadata):
+            for file in record.files:
                 link_or_copy(folder / file.name, self._layout.folder / file.name)
             self._record(record)
 

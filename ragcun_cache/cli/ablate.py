@@ -37,12 +37,12 @@ def ablate(
     from ragcun_cache.ablation.recipe import load_recipe
     from ragcun_cache.ablation.sweep import Sweep, count, default_jobs, failures, to_do
     from ragcun_cache.ablation.watch import watching
-    from ragcun_cache.cli.arguments import settings
     from ragcun_cache.cli.leaderboard import show
     from ragcun_cache.home import Home
+    from ragcun_cache.marked_yaml import read_settings
     from ragcun_cache.training.seeds import parse_seeds
 
-    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=settings(set_))
+    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=read_settings(set_))
     sweep = Sweep(asked, Home.default())
     wanted = to_do(sweep.runs, retry_failed=retry_failed)
     if dry_run:

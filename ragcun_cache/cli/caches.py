@@ -31,7 +31,10 @@ Names = Annotated[list[str] | None, typer.Argument(help="Folders of caches, or n
 
 def _is_cache(folder: Path) -> bool:
     """Whether the folder has a manifest, be it only the spare one."""
-    return any((folder / name).exists() for name in ("manifest.json", "manifest.copy.json"))
+    from ragcun_cache.cache import CacheLayout
+
+    layout = CacheLayout(folder)
+    return layout.manifest.exists() or layout.manifest_copy.exists()
 
 
 def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:

@@ -17,6 +17,7 @@ def merge_parts(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Put the parts together that `encode --part i/n` made, into the cache that one encode would have made."""
+    from ragcun_cache.cache.layout import PARTS, collection_folder
     from ragcun_cache.cache.merge import find_splits, merge
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
@@ -28,7 +29,7 @@ def merge_parts(
         if not splits:
             raise CacheError(
                 f"{name} has no parts to merge",
-                where=caches / name.replace("/", "__") / "parts",
+                where=caches / collection_folder(name) / PARTS,
                 fix=f"ragcun-cache encode --dataset {name} --part 1/2, and so on",
             )
         for split in splits:

@@ -11,15 +11,7 @@ if TYPE_CHECKING:
     from ragcun_cache.alarms import Alarm
     from ragcun_cache.training.run import TrainedHead
 
-_ARCH_HELP = "identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]"
 _PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
-
-
-def _dev(text: str | None) -> str | float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def train_head(
@@ -50,8 +42,8 @@ def train_head(
     json_: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Train a head from cached vectors; the encoder is never loaded. A finished run is found, a cut one resumed."""
-    from ragcun_cache.cli.arguments import settings
     from ragcun_cache.home import Home
+    from ragcun_cache.marked_yaml import read_settings, read_value
     from ragcun_cache.training.config import load_config
     from ragcun_cache.training.pairs import load_training_data
     from ragcun_cache.training.run import train_head as train
@@ -63,7 +55,7 @@ def train_head(
         "encoder": encoder,
         "pairs": pairs,
         "pairs_seed": pairs_seed,
-        "dev": _dev(dev),
+        "dev": None if dev is None else read_value(dev),
         "out_dim": out_dim,
         "init": init,
         "isotropy": isotropy,
@@ -75,7 +67,7 @@ def train_head(
         "select": select,
         "device": device,
     }
-    overrides = {name: value for name, value in flags.items() if value is not None} | settings(set_)
+    overrides = {name: value for name, value in flags.items() if value is not None} | read_settings(set_)
     if ema in ("none", "null", "off"):
         overrides["ema"] = None
     wanted = [*(seed or []), *(parse_seeds(seeds) if seeds else [])]

@@ -80,7 +80,7 @@ def tune(
         if not json_:
             _render(tuned[-1], store)
     if json_:
-        _render_json(tuned, store)
+        _render_json(tuned)
 
 
 def _render(tuned: Tuned, store: Any) -> None:
@@ -115,14 +115,13 @@ def _render(tuned: Tuned, store: Any) -> None:
 
 
 def _render_winner(tuned: Tuned, winner: Result, store: Any) -> None:
-    from ragcun_cache.evaluation.significance import compare
+    from ragcun_cache.evaluation.significance import compare, p_text
 
     metric = next(iter(winner.metrics))
     found = compare(store.per_query(winner).values[metric], store.per_query(tuned.raw).values[metric])
-    p_value = f"p={found.p_value:.3f}" if found.p_value >= 0.001 else "p<0.001"
     typer.echo(f"  chosen       {_ndcg(winner):.4f}  {tuned.spec}")
     queries = f"queries won/tied/lost {found.wins}/{found.ties}/{found.losses}"
-    typer.echo(f"  difference   {found.difference:+.4f}, {p_value}; {queries}")
+    typer.echo(f"  difference   {found.difference:+.4f}, {p_text(found.p_value)}; {queries}")
     if winner.seen_gold is not None:
         raw_seen, raw_unseen = _raw_by_gold(tuned.raw, winner, store)
         seen = winner.seen_gold
@@ -158,7 +157,7 @@ def _raw_by_gold(raw: Result, winner: Result, store: Any) -> tuple[float, float]
     return seen, unseen
 
 
-def _render_json(tuned: list[Tuned], store: Any) -> None:
+def _render_json(tuned: list[Tuned]) -> None:
     import json
 
     content = []

@@ -22,11 +22,8 @@ class _Passing(Exception):
 
 
 def _md5_file(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as handle:
-        while block := handle.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _total_bytes(response: http.client.HTTPResponse, start: int) -> int | None:

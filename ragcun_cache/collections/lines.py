@@ -22,14 +22,8 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
-def _plain_blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK_BYTES):
-            yield block
-
-
-def _gzip_blocks(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as handle:
+def _read_blocks(path: Path) -> Iterator[bytes]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
         while block := handle.read(_BLOCK_BYTES):
             yield block
 
@@ -54,14 +48,13 @@ def _zstd_blocks(path: Path) -> Iterator[bytes]:
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """Yield decompressed blocks; whatever a damaged archive makes a library raise becomes a CollectionError."""
-    readers = {".gz": _gzip_blocks, ".zst": _zstd_blocks}
     damaged: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
     if path.suffix == ".zst":
         import zstandard
 
         damaged = (*damaged, zstandard.ZstdError)
     try:
-        yield from readers.get(path.suffix, _plain_blocks)(path)
+        yield from (_zstd_blocks if path.suffix == ".zst" else _read_blocks)(path)
     except damaged as error:
         raise CollectionError(
             f"{path.name} is cut off or damaged",

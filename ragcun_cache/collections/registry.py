@@ -38,7 +38,6 @@ class Published:
     name: str
     passages: int
     test_queries: int
-    splits: tuple[str, ...]
     archive: Archive | None
     test_split: str = "test"
     ignore_identical_ids: bool = True
@@ -51,53 +50,44 @@ def _beir(name: str, md5: str) -> Archive:
 
 
 _CQADUPSTACK = _beir("cqadupstack", "4e41456d7df8ee7760a7f866133bda78")
-_ALL = ("train", "dev", "test")
 
 _PUBLISHED = (
     Published(
         "msmarco",
         8_841_823,
         6_980,
-        _ALL,
         _beir("msmarco", "444067daf65d982533ea17ebd59501e4"),
         # "test" holds the 43 queries of TREC DL 2019; what is reported as BEIR's MS MARCO is "dev".
         test_split="dev",
         in_base_training=True,
         licence=_ACADEMIC,
     ),
-    Published("trec-covid", 171_332, 50, ("test",), _beir("trec-covid", "ce62140cb23feb9becf6270d0d1fe6d1")),
-    Published("nfcorpus", 3_633, 323, _ALL, _beir("nfcorpus", "a89dba18a62ef92f7d323ec890a0d38d"), licence=_ACADEMIC),
-    Published(
-        "nq", 2_681_468, 3_452, ("test",), _beir("nq", "d4d3d2e48787a744b6f6e691ff534307"), in_base_training=True
-    ),
-    Published("hotpotqa", 5_233_329, 7_405, _ALL, _beir("hotpotqa", "f412724f78b0d91183a0e86805e16114")),
-    Published("fiqa", 57_638, 648, _ALL, _beir("fiqa", "17918ed23cd04fb15047f73e6c3bd9d9")),
-    Published("arguana", 8_674, 1_406, ("test",), _beir("arguana", "8ad3e3c2a5867cdced806d6503f29b99")),
-    Published(
-        "webis-touche2020", 382_545, 49, ("test",), _beir("webis-touche2020", "46f650ba5a527fc69e0a6521c5a23563")
-    ),
+    Published("trec-covid", 171_332, 50, _beir("trec-covid", "ce62140cb23feb9becf6270d0d1fe6d1")),
+    Published("nfcorpus", 3_633, 323, _beir("nfcorpus", "a89dba18a62ef92f7d323ec890a0d38d"), licence=_ACADEMIC),
+    Published("nq", 2_681_468, 3_452, _beir("nq", "d4d3d2e48787a744b6f6e691ff534307"), in_base_training=True),
+    Published("hotpotqa", 5_233_329, 7_405, _beir("hotpotqa", "f412724f78b0d91183a0e86805e16114")),
+    Published("fiqa", 57_638, 648, _beir("fiqa", "17918ed23cd04fb15047f73e6c3bd9d9")),
+    Published("arguana", 8_674, 1_406, _beir("arguana", "8ad3e3c2a5867cdced806d6503f29b99")),
+    Published("webis-touche2020", 382_545, 49, _beir("webis-touche2020", "46f650ba5a527fc69e0a6521c5a23563")),
     Published(
         "quora",
         522_931,
         10_000,
-        ("dev", "test"),
         _beir("quora", "18fb154900ba42a600f84b839c173167"),
         in_base_training=True,
     ),
-    Published(
-        "dbpedia-entity", 4_635_922, 400, ("dev", "test"), _beir("dbpedia-entity", "c2a39eb420a3164af735795df012ac2c")
-    ),
-    Published("scidocs", 25_657, 1_000, ("test",), _beir("scidocs", "38121350fc3a4d2f48850f6aff52e4a9")),
-    Published("fever", 5_416_568, 6_666, _ALL, _beir("fever", "5a818580227bfb4b35bb6fa46d9b6c03")),
-    Published("climate-fever", 5_416_593, 1_535, ("test",), _beir("climate-fever", "8b66f0a9126c521bae2bde127b4dc99d")),
-    Published("scifact", 5_183, 300, ("train", "test"), _beir("scifact", "5f7d1de60b170fc8027bb7898e2efca1")),
-    Published("bioasq", 14_914_602, 500, ("train", "test"), None),
-    Published("signal1m", 2_866_316, 97, ("test",), None),
-    Published("trec-news", 594_977, 57, ("test",), None),
-    Published("robust04", 528_155, 249, ("test",), None),
+    Published("dbpedia-entity", 4_635_922, 400, _beir("dbpedia-entity", "c2a39eb420a3164af735795df012ac2c")),
+    Published("scidocs", 25_657, 1_000, _beir("scidocs", "38121350fc3a4d2f48850f6aff52e4a9")),
+    Published("fever", 5_416_568, 6_666, _beir("fever", "5a818580227bfb4b35bb6fa46d9b6c03")),
+    Published("climate-fever", 5_416_593, 1_535, _beir("climate-fever", "8b66f0a9126c521bae2bde127b4dc99d")),
+    Published("scifact", 5_183, 300, _beir("scifact", "5f7d1de60b170fc8027bb7898e2efca1")),
+    Published("bioasq", 14_914_602, 500, None),
+    Published("signal1m", 2_866_316, 97, None),
+    Published("trec-news", 594_977, 57, None),
+    Published("robust04", 528_155, 249, None),
     *(
         # One archive holds the twelve; all come from StackExchange, which the base model was trained on.
-        Published(f"cqadupstack/{forum}", passages, queries, ("test",), _CQADUPSTACK, in_base_training=True)
+        Published(f"cqadupstack/{forum}", passages, queries, _CQADUPSTACK, in_base_training=True)
         for forum, passages, queries in (
             ("android", 22_998, 699),
             ("english", 40_221, 1_570),

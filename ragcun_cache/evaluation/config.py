@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ragcun_cache.collections.collection import Collection
 from ragcun_cache.retrieval.index import FLAT, parse_index
-
-
-class EvaluationRules(Protocol):
-    """What a collection says about its own evaluation."""
-
-    @property
-    def test_split(self) -> str:
-        """The split that figures are published on."""
-
-    @property
-    def ignore_identical_ids(self) -> bool:
-        """Whether a passage with the query's own id is left out of its results."""
 
 
 class EvalConfig(BaseModel):
@@ -46,7 +33,7 @@ class EvalConfig(BaseModel):
         """How deep a run must reach before it is scored: one more than ``k``, which a query's own id may take up."""
         return self.k + 1
 
-    def resolved(self, collection: EvaluationRules) -> EvalConfig:
+    def resolved(self, collection: Collection) -> EvalConfig:
         """Return this config with every None replaced by what ``collection`` says."""
         rule = collection.ignore_identical_ids if self.ignore_identical_ids is None else self.ignore_identical_ids
         return self.model_copy(update={"split": self.split or collection.test_split, "ignore_identical_ids": rule})

@@ -23,6 +23,11 @@ def made(spec: Mapping[str, Any]) -> str:
     return ", ".join([*words, *(f"{name}: {value}" for name, value in (spec.get("settings") or {}).items())])
 
 
+def listed(content: Mapping[str, Any]) -> str:
+    """Return what a result says of its machine, or of its versions, on one line."""
+    return ", ".join(f"{key} {value}" for key, value in content.items())
+
+
 def encoders(results: Sequence[Result], home: Home) -> list[str]:
     """Return a line for each encoder of the results: model, fingerprint, and how its vectors were made.
 

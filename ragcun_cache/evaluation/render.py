@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragcun_cache.evaluation.leaderboard import Cell, Column, Leaderboard, Row
-from ragcun_cache.evaluation.significance import Comparison
+from ragcun_cache.evaluation.significance import Comparison, p_text
 from ragcun_cache.evaluation.system import Route
+from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.retrieval.index import FLAT
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ def to_markdown(leaderboards: Sequence[Leaderboard]) -> str:
     parts = []
     for board in leaderboards:
         titles = ["system", "seeds", *map(_title, board.columns), "mean"]
-        lines = [f"### {_escape(heading(board))}", "", _line(titles), _line(["---"] * len(titles))]
-        lines += [_line([_escape(text).replace("\n", "<br>") for text in _texts(row, board)]) for row in board.rows]
-        parts.append("\n".join([*lines, "", *(_escape(note) + "  " for note in notes(board))]))
-    return "\n\n".join(parts) + "\n"
+        rows = [[_escape(text).replace("\n", "<br>") for text in _texts(row, board)] for row in board.rows]
+        told = "\n".join(_escape(note) + "  " for note in notes(board))
+        parts += [f"### {_escape(heading(board))}", table(titles, rows, figures=False), told]
+    return paragraphs(*parts) + "\n"
 
 
 def provenance_markdown(results: Sequence[Result], home: Home) -> str:
@@ -41,7 +42,7 @@ def provenance_markdown(results: Sequence[Result], home: Home) -> str:
 
     What results do not say of their vectors and heads is read off the caches and heads below ``home``.
     """
-    from ragcun_cache.evaluation.origin import encoders, training
+    from ragcun_cache.evaluation.origin import encoders, listed, training
 
     seeds: dict[str, set[int]] = {}
     for result in results:
@@ -50,8 +51,8 @@ def provenance_markdown(results: Sequence[Result], home: Home) -> str:
             seeds.setdefault(system.label, set()).add(system.seed)
     made_with = {
         "date": [result.date[:10] for result in results],
-        "machine": [", ".join(f"{key} {value}" for key, value in result.machine.items()) for result in results],
-        "versions": [", ".join(f"{key} {value}" for key, value in result.versions.items()) for result in results],
+        "machine": [listed(result.machine) for result in results],
+        "versions": [listed(result.versions) for result in results],
         "commit": [result.commit or "not from a checkout" for result in results],
     }
     lines = ["### Where these figures come from", ""]
@@ -79,10 +80,6 @@ def to_table(board: Leaderboard) -> Table:
     for row in board.rows:
         table.add_row(*(Text(text) for text in _texts(row, board)), style="bold" if row.raw else "")
     return table
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _escape(text: str) -> str:
@@ -125,10 +122,9 @@ def _cell_text(cell: Cell | None) -> str:
 
 
 def _comparison_lines(found: Comparison) -> list[str]:
-    p_value = f"p={found.p_holm:.3f}" if found.p_holm >= 0.001 else "p<0.001"
     low, high = found.interval
     return [
-        f"{found.difference:+.4f} {p_value}",
+        f"{found.difference:+.4f} {p_text(found.p_holm)}",
         f"({low:+.4f}, {high:+.4f})",
         f"{found.wins}/{found.ties}/{found.losses}",
     ]

@@ -68,6 +68,11 @@ def compare(
     )
 
 
+def p_text(p_value: float) -> str:
+    """Return a p-value as it is written everywhere: ``p=0.012``, and ``p<0.001`` below that."""
+    return f"p={p_value:.3f}" if p_value >= 0.001 else "p<0.001"
+
+
 def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
     """Return the p-values corrected for their number by Holm's step-down method (Scand. J. Statist. 6, 1979).
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ragcun_cache.evaluation.leaderboard import Leaderboard
 from ragcun_cache.evaluation.render import to_markdown
+from ragcun_cache.markdown import escape, paragraphs, table
 from ragcun_cache.report.boards import told_apart
 from ragcun_cache.report.content import Report
 
@@ -33,23 +34,16 @@ def render_markdown(report: Report) -> str:
         parts += _section(f"Geometry of {place['title']}", titles, map(_geometry, place["systems"]))
     provenance = content["provenance"]
     parts.append("## Where these figures come from")
-    parts.append("\n".join(f"- {name}: {_escape('; '.join(values))}" for name, values in provenance["facts"]))
+    parts.append("\n".join(f"- {name}: {escape('; '.join(values))}" for name, values in provenance["facts"]))
     parts.append("\n".join(["```sh", *provenance["commands"], "```"]))
     if content["left_out"]:
-        parts += ["## What was left out", "\n".join(f"- {_escape(note)}" for note in content["left_out"])]
-    return "\n\n".join(parts) + "\n"
+        parts += ["## What was left out", "\n".join(f"- {escape(note)}" for note in content["left_out"])]
+    return paragraphs(*parts) + "\n"
 
 
 def _section(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(map(_escape, row))} |" for row in rows]
-    if not lines:
-        return []
-    head = [f"| {' | '.join(map(_escape, titles))} |", f"| {' | '.join('---' for _ in titles)} |"]
-    return [f"## {title}", "\n".join([*head, *lines])]
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;").replace("\n", " ")
+    lines = [[*map(escape, row)] for row in rows]
+    return [f"## {title}", table([*map(escape, titles)], lines, figures=False)] if lines else []
 
 
 def _costs(report: Report) -> list[list[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ragcun_cache.evaluation.leaderboard import Leaderboard
-from ragcun_cache.evaluation.origin import encoders, training
+from ragcun_cache.evaluation.origin import encoders, listed, training
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.report.boards import row_results, told_apart
@@ -27,8 +27,8 @@ def provenance_content(
     seeds_of = {(row.label, _seeds(row_results(row, sources))): board for board in boards for row in board.rows[1:]}
     labels = told_apart([(label, board) for (label, _), board in seeds_of.items()])
     facts = [
-        ("machine", [_pairs(result.machine) for result in results]),
-        ("versions", [_pairs(result.versions) for result in results]),
+        ("machine", [listed(result.machine) for result in results]),
+        ("versions", [listed(result.versions) for result in results]),
         ("commit", [result.commit or "not from a checkout" for result in results]),
         ("evaluated", [f"{min(result.date for result in results)} to {max(result.date for result in results)}"]),
         ("encoder", encoders(results, sources.home)),
@@ -50,10 +50,6 @@ def provenance_content(
         "columns": _COLUMNS,
         "results": [_line(result) for result in results],
     }
-
-
-def _pairs(content: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in content.items())
 
 
 def _line(result: Result) -> list[str]:

@@ -15,9 +15,8 @@ import yaml
 from ragcun_cache.ablation import workers
 from ragcun_cache.ablation.bench import Bench
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 
 TRAIN = {
     "dataset": "tiny",
@@ -34,14 +33,11 @@ TRAIN = {
 @pytest.fixture
 def cached_home(
     home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    cached_collection: Callable[..., tuple[Collection, CachePair]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Home:
     for seed, name in enumerate(("tiny", "other")):
-        tiny_collection(name, seed=seed)
-        collection = find_collection(name, home)
-        tiny_pair(name, dim=16, seed=seed, content={role: collection.content_sha256(role) for role in Role})
+        cached_collection(name, dim=16, seed=seed)
     monkeypatch.setenv("RAGCUN_HOME", str(home.root))
     return home
 

@@ -9,20 +9,15 @@ from benchmarks import eval_scale
 from benchmarks.eval import run
 from benchmarks.setting import Setting
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.collection import open_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 
 
 def test_beir_finds_the_same_figures(
-    home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    home: Home, cached_collection: Callable[..., tuple[Collection, CachePair]]
 ) -> None:
-    collection = open_collection(tiny_collection("tiny", n_passages=200), "tiny")
-    content = {role: collection.content_sha256(role) for role in Role}
-    tiny_pair("tiny", n_passages=200, noise=3.0, content=content)
+    cached_collection(n_passages=200, noise=3.0)
     section = run(Setting(home, home.root, None), names=["tiny"])
     assert "tiny (15 queries, 200 passages)" in section
     assert "| beir, its default depths, 1 to 1000 |" in section

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.page import read_sections, table, write_sections
+from benchmarks.page import read_sections, write_sections
 
 
 def test_one_section_is_replaced_and_the_others_stay_byte_for_byte(tmp_path: Path) -> None:
@@ -32,8 +32,3 @@ def test_writing_what_was_read_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_page_that_is_not_there_has_no_sections(tmp_path: Path) -> None:
     assert read_sections(tmp_path / "benchmarks.md") == {}
-
-
-def test_a_table_has_a_rule_and_a_line_for_every_row() -> None:
-    lines = ["| way | s |", "| --- | ---: |", "| ours | 1 |", "| theirs | 2 |"]
-    assert table(["way", "s"], [["ours", 1], ["theirs", 2]]).splitlines() == lines

@@ -13,12 +13,11 @@ from benchmarks import train, train_scale, train_step
 from benchmarks.setting import Setting
 from benchmarks.step_bound import MatrixProducts, OptimiserMemory
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.collection import open_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.errors import CollectionError
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.registry import build_head
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 from ragcun_cache.training.config import load_config
 from ragcun_cache.training.loop import weighted
 
@@ -60,10 +59,9 @@ def _fake(texts: list[str]) -> NDArray[np.float32]:
 
 
 def test_the_section_has_the_run_and_the_encoder_in_the_loop(
-    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+    home: Home, cached_collection: Callable[..., tuple[Collection, CachePair]]
 ) -> None:
-    collection = open_collection(tiny_collection("tiny"), "tiny")
-    tiny_pair("tiny", dim=DIM, content={role: collection.content_sha256(role) for role in Role})
+    cached_collection(dim=DIM)
     scratch = home.root / "scratch"
     scratch.mkdir()
     asked: list[int] = []
@@ -98,11 +96,9 @@ def test_a_step_is_beside_its_bound_with_all_threads_and_with_one(
     threads: int,
     shown: list[str],
     home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    cached_collection: Callable[..., tuple[Collection, CachePair]],
 ) -> None:
-    collection = open_collection(tiny_collection("tiny"), "tiny")
-    tiny_pair("tiny", dim=DIM, content={role: collection.content_sha256(role) for role in Role})
+    cached_collection(dim=DIM)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

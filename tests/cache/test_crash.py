@@ -25,7 +25,7 @@ def committed_files(folder: Path) -> dict[str, tuple[int, int, bytes]]:
         return {}
     manifest = Manifest.parse(path.read_bytes(), path)
     assert EmbeddingCache(folder, allow_incomplete=True).array().shape == (manifest.rows, manifest.dim)
-    names = [file.name for shard in manifest.shards for file in (shard.vectors, shard.metadata)]
+    names = [file.name for shard in manifest.shards for file in shard.files]
     return {
         name: (status.st_ino, status.st_mtime_ns, (folder / name).read_bytes())
         for name in names

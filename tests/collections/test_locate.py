@@ -176,7 +176,6 @@ def test_registry_names_all_of_beir() -> None:
     assert len(REGISTRY) == 18 + 12
     for name, published in REGISTRY.items():
         assert published.name == name
-        assert published.test_split in published.splits
         assert published.archive is None or len(published.archive.md5) == 32
     assert {name for name, one in REGISTRY.items() if one.archive is None} == {
         "bioasq",

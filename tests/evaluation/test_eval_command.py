@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ragcun_cache.cache import CachePair
 from ragcun_cache.cli.eval import evaluate
 from ragcun_cache.cli.leaderboard import leaderboard
+from ragcun_cache.collections import Collection
 from ragcun_cache.collections.collection import open_collection
 from ragcun_cache.collections.sample import sample_pairs
 from ragcun_cache.errors import CollectionError, ConfigError, EvaluationError, HeadError
@@ -37,8 +38,7 @@ def run(*arguments: str) -> Outcome:
 @pytest.fixture
 def cached(
     home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    cached_collection: Callable[..., tuple[Collection, CachePair]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., None]:
     """Make a small collection with its caches, in the home that the commands will use."""
@@ -46,9 +46,7 @@ def cached(
     monkeypatch.setenv("COLUMNS", "160")
 
     def make(name: str = "tiny", dim: int = 32) -> None:
-        collection = open_collection(tiny_collection(name), name)
-        content = {role: collection.content_sha256(role) for role in Role}
-        tiny_pair(name, dim=dim, noise=3.0, content=content)
+        cached_collection(name, dim=dim, noise=3.0)
 
     return make
 

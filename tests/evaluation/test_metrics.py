@@ -56,18 +56,12 @@ def own_scores(scores: dict[str, float], grades: dict[str, int]) -> dict[str, fl
 
 @given(run=run_strategy, qrels=qrels_strategy)
 @settings(deadline=None, max_examples=300)
-def test_agrees_with_pytrec_eval_and_with_the_definitions(run: Scores, qrels: Qrels) -> None:
+def test_agrees_with_the_definitions(run: Scores, qrels: Qrels) -> None:
     before = copy.deepcopy((run, qrels))
     scores = score_run(run, qrels)
     assert (run, qrels) == before
     assert scores.query_ids == list(qrels)
-    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "map_cut.100", "recall.100"})
-    judged = judge.evaluate(copy.deepcopy(run))
     for i, query_id in enumerate(scores.query_ids):
-        expected = judged.get(query_id, {"ndcg_cut_10": 0.0, "map_cut_100": 0.0, "recall_100": 0.0})
-        assert scores.values["ndcg@10"][i] == pytest.approx(expected["ndcg_cut_10"], abs=1e-9)
-        assert scores.values["map@100"][i] == pytest.approx(expected["map_cut_100"], abs=1e-9)
-        assert scores.values["recall@100"][i] == pytest.approx(expected["recall_100"], abs=1e-9)
         for metric, value in own_scores(run.get(query_id, {}), qrels[query_id]).items():
             assert scores.values[metric][i] == pytest.approx(value, abs=1e-9)
 

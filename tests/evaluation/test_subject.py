@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,13 +24,12 @@ MakeSubject = Callable[..., Subject]
 
 
 @pytest.fixture
-def make_subject(tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]) -> MakeSubject:
+def make_subject(cached_collection: Callable[..., tuple[Collection, CachePair]]) -> MakeSubject:
     def make(name: str = "tiny", *, sample_of: str | None = None, config: EvalConfig | None = None) -> Subject:
-        folder = tiny_collection(name)
+        collection, pair = cached_collection(name, noise=3.0)
         if sample_of:
-            (folder / "collection.json").write_text(json.dumps({"sample_of": sample_of}))
-        collection: Collection = open_collection(folder, name)
-        pair = tiny_pair(name, noise=3.0, content={role: collection.content_sha256(role) for role in Role})
+            (collection.folder / "collection.json").write_text(json.dumps({"sample_of": sample_of}))
+            collection = open_collection(collection.folder, name)
         return Subject.of(collection, pair, config or EvalConfig())
 
     return make

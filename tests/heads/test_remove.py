@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -9,11 +8,10 @@ from typer.testing import CliRunner
 
 from ragcun_cache.cache import CachePair
 from ragcun_cache.cli.main import app
-from ragcun_cache.collections.collection import open_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.errors import HeadError
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.run import train_head
 
@@ -24,13 +22,11 @@ def ragcun(*arguments: str) -> str:
 
 def test_a_head_that_is_removed_takes_its_results_along(
     home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    cached_collection: Callable[..., tuple[Collection, CachePair]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAGCUN_HOME", str(home.root))
-    collection = open_collection(tiny_collection("tiny"), "tiny")
-    tiny_pair("tiny", dim=32, content={role: collection.content_sha256(role) for role in Role})
+    cached_collection()
     settings = {"arch": "untrained", "dataset": "tiny", "out_dim": 16}
     kept, gone = (train_head(make_config({**settings, "seed": seed}), home).record.name for seed in range(2))
     ragcun("eval", "--dataset", "tiny")

@@ -12,9 +12,8 @@ import pytest
 from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 from reproduction.rows import Row, SeedRun
 
 PUBLISHED = """\
@@ -60,15 +59,11 @@ evaluate: [tiny, other]
 @pytest.fixture
 def cached_home(
     home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    cached_collection: Callable[..., tuple[Collection, CachePair]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Home:
     for seed, (name, judged) in enumerate((("tiny", 15), ("other", 8))):
-        tiny_collection(name, seed=seed, splits={"train": 40, "dev": 15, "test": judged})
-        collection = find_collection(name, home)
-        content = {role: collection.content_sha256(role) for role in Role}
-        tiny_pair(name, dim=16, seed=seed, n_queries=55 + judged, content=content)
+        cached_collection(name, splits={"train": 40, "dev": 15, "test": judged}, dim=16, seed=seed)
     monkeypatch.setenv("RAGCUN_HOME", str(home.root))
     return home
 

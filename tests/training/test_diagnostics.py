@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from ragcun_cache.alarms import alarms
 from ragcun_cache.cache import CachePair
-from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.heads.config import HeadConfig
 from ragcun_cache.heads.head import Head
 from ragcun_cache.heads.registry import build_head
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
 from ragcun_cache.training.config import TrainConfig, make_config
 from ragcun_cache.training.diagnostics import measure_head
@@ -42,14 +40,10 @@ class Planted(Head):
 
 
 @pytest.fixture
-def data(
-    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
-) -> Callable[..., TrainingData]:
+def data(home: Home, cached_collection: Callable[..., tuple[Collection, CachePair]]) -> Callable[..., TrainingData]:
     def load(splits: dict[str, int] | None = None, n_passages: int = 300, **settings: Any) -> TrainingData:
         splits = splits or {"train": 200, "dev": 40, "test": 5}
-        tiny_collection("tiny", n_passages=n_passages, splits=splits)
-        content = {role: find_collection("tiny", home).content_sha256(role) for role in Role}
-        tiny_pair("tiny", n_queries=sum(splits.values()), n_passages=n_passages, dim=DIM, content=content)
+        cached_collection(n_passages=n_passages, splits=splits, dim=DIM)
         return load_training_data(config_of(**settings), home)
 
     return load

@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 from ragcun_cache.cache import CachePair
 from ragcun_cache.cli import heads
 from ragcun_cache.cli.train_head import train_head
-from ragcun_cache.collections.locate import find_collection
+from ragcun_cache.collections import Collection
 from ragcun_cache.errors import ConfigError, HeadError
 from ragcun_cache.home import Home
-from ragcun_cache.role import Role
 from ragcun_cache.training.seeds import parse_seeds
 
 app = typer.Typer()
@@ -25,14 +24,11 @@ app.add_typer(heads.app, name="heads")
 @pytest.fixture
 def ragcun(
     home: Home,
-    tiny_collection: Callable[..., Path],
-    tiny_pair: Callable[..., CachePair],
+    cached_collection: Callable[..., tuple[Collection, CachePair]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., str]:
     """Run a command in a home with a cached collection and return its standard output; errors are raised."""
-    tiny_collection("tiny")
-    collection = find_collection("tiny", home)
-    tiny_pair("tiny", content={role: collection.content_sha256(role) for role in Role})
+    cached_collection()
     monkeypatch.setenv("RAGCUN_HOME", str(home.root))
 
     def run(*arguments: str) -> str:

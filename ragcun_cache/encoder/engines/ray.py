@@ -25,7 +25,7 @@ from ragcun_cache.encoder.threads import ahead
 from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.errors import ConfigError, EncoderError, RagcunCacheError
 from ragcun_cache.home import Home
-from ragcun_cache.progress import Advance
+from ragcun_cache.progress import Advance, silent
 from ragcun_cache.role import Role
 
 # A task is run so often again when its worker dies or its machine is lost.
@@ -229,5 +229,5 @@ def _encode(config: EncodeConfig, root: str, threads: int, fingerprint: str, blo
             expected=fingerprint,
             found=found,
         )
-    ((_, encoded),) = LocalEngine(model).encode(iter([block]), lambda amount, **extra: None)
+    ((_, encoded),) = LocalEngine(model).encode(iter([block]), silent)
     return encoded

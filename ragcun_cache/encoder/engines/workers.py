@@ -26,7 +26,7 @@ from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.threads import ahead
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError, RagcunCacheError
-from ragcun_cache.progress import Advance
+from ragcun_cache.progress import Advance, silent
 
 # A shard that is on the way when its worker dies is tried again, alone, until it has seen so many deaths.
 _DEATHS = 3
@@ -209,10 +209,6 @@ class WorkersEngine:
             run.todo.appendleft(block)
 
 
-def _no_progress(amount: float, **extra: float) -> None:
-    pass
-
-
 @dataclass
 class _Run:
     """The blocks of one encode, from when they are read until their turn comes to be handed back.
@@ -226,7 +222,7 @@ class _Run:
         deaths: workers that died over a block.
     """
 
-    advance: Advance = _no_progress
+    advance: Advance = silent
     window: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
     todo: deque[Block] = field(default_factory=deque)
