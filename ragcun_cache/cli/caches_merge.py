@@ -18,6 +18,7 @@ def merge_parts(
 ) -> None:
     """Put the parts together that `encode --part i/n` made, into the cache that one encode would have made."""
     from ragcun_cache.cache.merge import find_splits, merge
+    from ragcun_cache.cache.pair import encode_command, list_caches
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
 
@@ -26,10 +27,11 @@ def merge_parts(
     for name in dataset:
         splits = find_splits(caches, name) or find_splits(caches, Path(name).name)
         if not splits:
+            whole = [found for _, found in list_caches(caches, name) or list_caches(caches, Path(name).name)]
             raise CacheError(
                 f"{name} has no parts to merge",
                 where=caches / name.replace("/", "__") / "parts",
-                fix=f"ragcun-cache encode --dataset {name} --part 1/2, and so on",
+                fix=f"{encode_command(name, whole)} --part 1/2, and so on",
             )
         for split in splits:
             manifest = merge(split, keep=keep)

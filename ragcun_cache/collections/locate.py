@@ -95,7 +95,7 @@ def find_collection(name_or_folder: str, home: Home, *, download: bool = True) -
             return _download(name, home, allowed=download)
     folder = Path(name_or_folder)
     if name_or_folder and folder.is_dir():
-        return open_collection(folder, _name_of(folder.resolve()))
+        return open_collection(folder, _name_of(folder.resolve()), given_as=name_or_folder)
     raise unknown_choice(
         "collection",
         name_or_folder,

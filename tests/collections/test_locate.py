@@ -76,6 +76,9 @@ def test_a_folder_is_a_collection_named_after_it(
     for text in (str(folder), ".", "../mine", "./"):
         collection = find_collection(text, home)
         assert (collection.name, collection.folder.resolve()) == ("mine", folder.resolve())
+        assert collection.dataset == text
+    tiny_collection("named")
+    assert find_collection("named", home).dataset == "named"
 
 
 def test_a_folder_below_cqadupstack_keeps_its_full_name(
