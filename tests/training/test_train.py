@@ -263,10 +263,21 @@ def test_a_collection_with_a_test_split_only_has_no_trained_head_but_has_a_raw_o
 ) -> None:
     tiny_collection("testonly", splits={"test": 10})
     cached("testonly", home, tiny_pair)
-    with pytest.raises(TrainingError, match="unknown split of testonly 'train'"):
+    fix = "ragcun-cache tune --dataset testonly --labels none"
+    with pytest.raises(TrainingError, match=rf"no split to train on[\s\S]*found: +test\n[\s\S]*{fix}"):
         load_training_data(config_of(dataset="testonly"), home)
     trained = train_head(config_of(dataset="testonly", arch="untrained"), home)
     assert trained.rows[0]["dev_ndcg@10"] is None
+
+
+def test_a_dev_split_can_be_trained_on_only_beside_another_dev(
+    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+) -> None:
+    tiny_collection("devonly", splits={"dev": 20, "test": 10})
+    cached("devonly", home, tiny_pair)
+    with pytest.raises(TrainingError, match=r"cannot be trained on 'dev'[\s\S]*fix: +--dev 0\.1"):
+        load_training_data(config_of(dataset="devonly", train="dev"), home)
+    assert len(load_training_data(config_of(dataset="devonly", train="dev", dev=0.1), home).train_p2) == 18
 
 
 def test_a_sample_of_pairs_uses_the_caches_of_the_whole(home: Home, tiny: CachePair) -> None:
