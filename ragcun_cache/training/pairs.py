@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.cache import CachePair, EmbeddingCache, open_pair
+from ragcun_cache.cache import CachePair, EmbeddingCache, list_caches, open_pair
 from ragcun_cache.collections.collection import Collection
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.collections.qrels import Qrels
@@ -157,8 +157,10 @@ def _open(whole: Collection, config: TrainConfig, home: Home) -> tuple[Collectio
     except CacheError as no_sample:
         try:
             return sample, open_pair(home.caches, whole, config.encoder)
-        except CacheError:
-            raise no_sample from None
+        except CacheError as no_whole:
+            # What is cached is what the user thought of.
+            of_whole = list_caches(home.caches, whole.name) and not list_caches(home.caches, sample.name)
+            raise (no_whole if of_whole else no_sample) from None
 
 
 def _check_split(collection: Collection, split: str, test_splits: set[str], *, needed: bool) -> None:

@@ -13,7 +13,7 @@ import torch
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.device import resolve_device
-from ragcun_cache.errors import ConfigError, TrainingError
+from ragcun_cache.errors import CacheError, ConfigError, TrainingError
 from ragcun_cache.heads import apply_head, load_head, read_record
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.registry import build_head
@@ -278,6 +278,17 @@ def test_a_dev_split_can_be_trained_on_only_beside_another_dev(
     with pytest.raises(TrainingError, match=r"cannot be trained on 'dev'[\s\S]*fix: +--dev 0\.1"):
         load_training_data(config_of(dataset="devonly", train="dev"), home)
     assert len(load_training_data(config_of(dataset="devonly", train="dev", dev=0.1), home).train_p2) == 18
+
+
+def test_where_the_whole_is_cached_twice_a_sample_asks_which_is_meant(
+    home: Home, tiny: CachePair, cache_of: Callable[..., Path]
+) -> None:
+    for role in Role:
+        content, spec = getattr(tiny, role).content_sha256, {"model_id": "other"}
+        cache_of(home.caches, "tiny", role, ["a"], np.ones((1, DIM), np.float16), content_sha256=content, spec=spec)
+    with pytest.raises(CacheError, match="tiny is cached by several encoders"):
+        load_training_data(config_of(pairs=24), home)
+    assert load_training_data(config_of(pairs=24, encoder=tiny.encoder), home).caches.encoder == tiny.encoder
 
 
 def test_a_sample_of_pairs_uses_the_caches_of_the_whole(home: Home, tiny: CachePair) -> None:
