@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
-from ragcun_cache.errors import unknown_choice
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ragcun_cache.cli.main import app
+from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
+from ragcun_cache.home import Home
 from ragcun_cache.role import Role
+
+
+@pytest.fixture(autouse=True)
+def own_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+
+
+def refusal(*arguments: str) -> RagcunCacheError:
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, RagcunCacheError), error
+    return error
 
 
 def test_the_nearest_of_an_enumeration_is_shown_as_it_is_typed() -> None:
     assert unknown_choice("role", "querry", list(Role)).fix == "did you mean 'query'?"
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+@pytest.mark.parametrize(
+    "command", [("caches", "ls"), ("heads", "ls"), ("eval", "--dataset", "x"), ("encode", "--dataset", "x")]
+)
+def test_a_home_that_is_a_file_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAGCUN_HOME", str(tmp_path / "file" / below))
+    assert isinstance(refusal(*command), ConfigError)
+    assert "the home is no folder" in str(refusal(*command))
+
+
+@pytest.mark.parametrize("command", ["encode", "eval"])
+def test_a_list_of_no_names_is_not_passed_over(command: str) -> None:
+    assert "no collection is named" in str(refusal(command, "--dataset", ","))
