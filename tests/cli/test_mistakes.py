@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ragcun_cache.cli.main import app
-from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
+from ragcun_cache.errors import CacheError, ConfigError, RagcunCacheError, unknown_choice
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -44,3 +44,13 @@ def test_a_home_that_is_a_file_is_not_an_empty_one(
 @pytest.mark.parametrize("command", ["encode", "eval"])
 def test_a_list_of_no_names_is_not_passed_over(command: str) -> None:
     assert "no collection is named" in str(refusal(command, "--dataset", ","))
+
+
+def test_collections_to_merge_may_be_divided_by_commas(home: Home) -> None:
+    assert refusal("caches", "merge", "--dataset", "one,two").problem == "one has no parts to merge"
+
+
+def test_where_there_is_no_cache_the_command_that_lists_them_is_named(tmp_path: Path) -> None:
+    for command in (("convert", "--to", "parquet"), ("export", "--to", "npy", "--out", str(tmp_path / "x.npy"))):
+        error = refusal("caches", command[0], str(tmp_path), *command[1:])
+        assert isinstance(error, CacheError) and "ragcun-cache caches ls" in str(error.fix)
