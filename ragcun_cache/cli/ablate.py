@@ -24,6 +24,9 @@ def ablate(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="name=value: a setting over the recipe's own `train`; repeatable.")
     ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder fingerprint, where several are cached; over the recipe's own.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
@@ -42,7 +45,8 @@ def ablate(
     from ragcun_cache.home import Home
     from ragcun_cache.training.seeds import parse_seeds
 
-    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=settings(set_))
+    train = settings(set_) | ({} if encoder is None else {"encoder": encoder})
+    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=train)
     sweep = Sweep(asked, Home.default())
     wanted = to_do(sweep.runs, retry_failed=retry_failed)
     if dry_run:
