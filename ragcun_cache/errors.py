@@ -80,7 +80,7 @@ def unknown_choice(
     error: type[RagcunCacheError] = ConfigError,
 ) -> RagcunCacheError:
     """Build the error for a name that is not among ``choices``, with the nearest valid name first."""
-    names = sorted(choices)
+    names = sorted(map(str, choices))  # a member of an enumeration is shown as its value
     near = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
     return error(
         f"unknown {kind} {found!r}",

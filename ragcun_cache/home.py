@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragcun_cache.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Home:
@@ -15,8 +17,14 @@ class Home:
 
     @classmethod
     def default(cls) -> Home:
-        """``$RAGCUN_HOME``, or ``data`` below the current folder."""
-        return cls(Path(os.environ.get("RAGCUN_HOME") or "data"))
+        """``$RAGCUN_HOME``, or ``data`` below the current folder. Raises ConfigError if no folder can be there."""
+        root = Path(os.environ.get("RAGCUN_HOME") or "data")
+        nearest = next((path for path in (root, *root.parents) if path.exists()), root)
+        if nearest.exists() and not nearest.is_dir():
+            raise ConfigError(
+                "the home is no folder", where=root, found=f"a file: {nearest}", fix="name a folder in RAGCUN_HOME"
+            )
+        return cls(root)
 
     @property
     def collections(self) -> Path:

@@ -51,6 +51,10 @@ class FakeCollection:
     name: str
     content: Mapping[Role, str]
 
+    @property
+    def dataset(self) -> str:
+        return self.name
+
     def content_sha256(self, role: Role) -> str:
         return self.content[role]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import logging
+import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +63,18 @@ def describe_encoder(manifest: Manifest) -> str:
     return f"{manifest.encoder} ({spec.get('model_id')}, {spec.get('backend')}, {spec.get('precision')})"
 
 
+def encode_command(dataset: str, like: Sequence[Manifest], roles: Sequence[Role] = tuple(Role)) -> str:
+    """Return the command that makes vectors of ``roles``, by the encoder of the last of ``like`` if there is one."""
+    given = f"--dataset {shlex.quote(dataset)}"
+    if not like:
+        return f"ragcun-cache encode {given}"
+    model = shlex.quote(str(like[-1].spec.get("model_id")))
+    if like[-1].spec.get("backend") != "imported":
+        return f"ragcun-cache encode {given} --model {model}"
+    command = f"ragcun-cache caches import {given} --vectors FILE --model-id {model} --role"
+    return " and ".join(f"{command} {role}" for role in roles)
+
+
 def made_at(layout: CacheLayout, manifest: Manifest) -> str:
     """Return when the cache was begun, as text that sorts by time; of an old one, when its manifest was written.
 
@@ -95,6 +109,34 @@ def _chosen(caches: list[tuple[CacheLayout, Manifest]], asked: tuple[str, ...]) 
     return named + [one for one in others if one[1].encoder in encoders or one[1].encoder.startswith(asked)]
 
 
+def _no_pair(
+    caches: Path,
+    collection: Collection,
+    fresh: Sequence[Manifest],
+    everything: Sequence[tuple[CacheLayout, Manifest]],
+) -> CacheError:
+    """Return the error where no encoder has both roles, by the caches that are up to date and by all there are."""
+    like = fresh or [found for _, found in sorted(everything, key=lambda one: made_at(*one))]
+    unfinished = [found for found in fresh if not found.complete]
+    absent = [role for role in Role if role not in {found.role for found in fresh}]
+    state = "; ".join(sorted({f"{found.role} of {describe_encoder(found)}" for found in like})) or "none"
+    roles = absent or list(Role)
+    if unfinished:
+        problem = "the cached vectors are not complete"
+        state = "; ".join(f"{m.role}: {m.rows} of {m.total_rows} rows, {describe_encoder(m)}" for m in unfinished)
+        like, roles = unfinished, list(dict.fromkeys([*absent, *(found.role for found in unfinished)]))
+    elif fresh and absent:
+        problem = f"there are no {absent[0]} vectors of the collection as it is now"
+    elif fresh:
+        problem = "no encoder has both query and passage vectors of the collection as it is now"
+    elif everything:
+        problem = "the cached vectors are of another version of the collection, or of another encoder"
+    else:
+        problem = "the collection has no cached vectors"
+    fix = encode_command(collection.dataset, like, roles)
+    return CacheError(f"{collection.name}: {problem}", where=caches, found=state, fix=fix)
+
+
 def open_pair(caches: Path, collection: Collection, encoder: str | None = None) -> CachePair:
     """Open the query and passage caches of the collection as its files are now.
 
@@ -107,7 +149,6 @@ def open_pair(caches: Path, collection: Collection, encoder: str | None = None) 
     Raises:
         CacheError: there is none, only an unfinished or outdated one, or several to choose from.
     """
-    fix = f"ragcun-cache encode --dataset {collection.name}"
     content = {role: collection.content_sha256(role) for role in Role}
     everything = list_caches(caches, collection.name)
     fresh = [(layout, found) for layout, found in everything if found.content_sha256 == content[found.role]]
@@ -137,15 +178,7 @@ def open_pair(caches: Path, collection: Collection, encoder: str | None = None) 
         roles[found.role] = (layout, found)
     pairs = {name: roles for name, roles in by_encoder.items() if len(roles) == len(Role)}
     if not pairs:
-        if fresh:
-            state = "; ".join(f"{m.role}: {m.rows} of {m.total_rows} rows, {describe_encoder(m)}" for _, m in fresh)
-            problem = "the cached vectors are not complete"
-        elif everything:
-            state = "; ".join(sorted({f"{m.role} of {describe_encoder(m)}" for _, m in everything}))
-            problem = "the cached vectors are of another version of the collection, or of another encoder"
-        else:
-            state, problem = "none", "the collection has no cached vectors"
-        raise CacheError(f"{collection.name}: {problem}", where=caches, found=state, fix=fix)
+        raise _no_pair(caches, collection, [found for _, found in fresh], everything)
     if len(pairs) > 1:
         choices = sorted(describe_encoder(roles[Role.PASSAGE][1]) for roles in pairs.values())
         raise CacheError(

@@ -42,7 +42,12 @@ def read_manifest(place: Place) -> Manifest:
         if MANIFEST_COPY_NAME in names:
             fix = f"ragcun-cache caches verify --repair {place.address}"
             raise CacheError("the manifest is missing, its copy is not", where=place.address, fix=fix) from None
-        raise CacheError("there is no cache here", where=place.address, expected=f"a {MANIFEST_NAME}") from None
+        raise CacheError(
+            "there is no cache here",
+            where=place.address,
+            expected=f"a {MANIFEST_NAME}",
+            fix="name a folder as `ragcun-cache caches ls` prints it",
+        ) from None
     return Manifest.parse(content, f"{place.address}/{MANIFEST_NAME}")
 
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def ablate(
-    recipe: Annotated[Path, typer.Argument(help="YAML file: what to train, and on what to evaluate it.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="YAML file, such as pipelines/new_idea.yaml: what to train, and on what to evaluate it."),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it takes.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default: one a core.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads a run. The last bits of weights depend on them.")] = 1,
@@ -23,6 +26,9 @@ def ablate(
     seeds: Annotated[str | None, typer.Option(help="Seeds in place of the recipe's, such as 0-9.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="name=value: a setting over the recipe's own `train`; repeatable.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder fingerprint, where several are cached; over the recipe's own.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
@@ -42,7 +48,8 @@ def ablate(
     from ragcun_cache.marked_yaml import read_settings
     from ragcun_cache.training.seeds import parse_seeds
 
-    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=read_settings(set_))
+    train = read_settings(set_) | ({} if encoder is None else {"encoder": encoder})
+    asked = load_recipe(recipe, seeds=parse_seeds(seeds) if seeds else None, train=train)
     sweep = Sweep(asked, Home.default())
     wanted = to_do(sweep.runs, retry_failed=retry_failed)
     if dry_run:

@@ -11,7 +11,10 @@ import typer
 
 def merge_parts(
     dataset: Annotated[
-        list[str], typer.Option(help="Collection whose parts to merge: its name as `encode` prints it. Repeatable.")
+        list[str],
+        typer.Option(
+            help="Collection whose parts to merge: its name as `encode` prints it. Repeat it, or divide by commas."
+        ),
     ],
     keep: Annotated[bool, typer.Option("--keep", help="Leave the parts where they are.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -19,18 +22,21 @@ def merge_parts(
     """Put the parts together that `encode --part i/n` made, into the cache that one encode would have made."""
     from ragcun_cache.cache.layout import PARTS, collection_folder
     from ragcun_cache.cache.merge import find_splits, merge
+    from ragcun_cache.cache.pair import encode_command, list_caches
+    from ragcun_cache.collections.registry import each_name
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
 
     caches = Home.default().caches
     records: list[dict[str, Any]] = []
-    for name in dataset:
+    for name in each_name(dataset):
         splits = find_splits(caches, name) or find_splits(caches, Path(name).name)
         if not splits:
+            whole = [found for _, found in list_caches(caches, name) or list_caches(caches, Path(name).name)]
             raise CacheError(
                 f"{name} has no parts to merge",
                 where=caches / collection_folder(name) / PARTS,
-                fix=f"ragcun-cache encode --dataset {name} --part 1/2, and so on",
+                fix=f"{encode_command(name, whole)} --part 1/2, and so on",
             )
         for split in splits:
             manifest = merge(split, keep=keep)

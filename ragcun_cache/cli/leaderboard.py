@@ -39,12 +39,13 @@ def leaderboard(
 
 
 def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, list[Result]]:
-    """Return the store and its results, of all collections or of those named (commas divide names).
+    """Return the store and its results, of all collections or of those named, by name or folder (commas divide them).
 
     Raises:
         EvaluationError: there is none, or none of a collection that is named.
 
     """
+    from ragcun_cache.collections.locate import name_of
     from ragcun_cache.collections.registry import each_name
     from ragcun_cache.errors import EvaluationError, unknown_choice
     from ragcun_cache.evaluation.store import ResultStore
@@ -56,8 +57,9 @@ def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, 
             "there are no results yet", where=store.root, fix="ragcun-cache eval --dataset COLLECTION"
         )
     if dataset:
-        names = set(each_name(dataset))
         known = {result.setting.collection for result in results}
+        asked = each_name(dataset)
+        names = {name_of(Path(name)) if name not in known and Path(name).is_dir() else name for name in asked}
         if unknown := sorted(names - known):
             raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)
         results = [result for result in results if result.setting.collection in names]

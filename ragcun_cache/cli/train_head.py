@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ragcun_cache.alarms import Alarm
     from ragcun_cache.training.run import TrainedHead
 
-_PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
+_PIPELINE_HELP = "YAML file with settings, such as pipelines/lejepa_identity.yaml; flags go over it"
 
 
 def train_head(

@@ -26,6 +26,7 @@ class Collection:
 
     ``sample_of`` names the collection that a pair sample was drawn from: scores on a sample are not those of the whole.
     ``ignore_identical_ids`` is BEIR's rule that a passage with the id of the query is dropped from its result.
+    ``given_as`` is the folder as the user named it, where no name was given.
     """
 
     name: str
@@ -33,6 +34,12 @@ class Collection:
     sample_of: str | None = None
     test_split: str = "test"
     ignore_identical_ids: bool = True
+    given_as: str | None = None
+
+    @property
+    def dataset(self) -> str:
+        """What ``--dataset`` finds it by: its name or, where it was found by its folder, that."""
+        return self.given_as or self.name
 
     def path(self, role: Role) -> Path:
         """Return the file of the texts of this role (plain, .gz or .zst).
@@ -147,7 +154,7 @@ def check_replaceable(folder: Path, record: Mapping[str, Any], origin: str) -> N
         )
 
 
-def open_collection(folder: Path, name: str) -> Collection:
+def open_collection(folder: Path, name: str, *, given_as: str | None = None) -> Collection:
     """Return the collection in ``folder``, with the conventions that the registry has for ``name``.
 
     Raises:
@@ -161,6 +168,7 @@ def open_collection(folder: Path, name: str) -> Collection:
         sample_of=str(sample_of) if sample_of else None,
         test_split=published.test_split if published else "test",
         ignore_identical_ids=published.ignore_identical_ids if published else True,
+        given_as=given_as,
     )
     for role in Role:
         collection.path(role)

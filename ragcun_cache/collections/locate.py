@@ -34,8 +34,9 @@ def collections_on_disk(home: Home) -> dict[str, Path]:
     return found
 
 
-def _name_of(folder: Path) -> str:
+def name_of(folder: Path) -> str:
     """Return the name of a folder that was given as such: its own, with its parent's if that is a known group."""
+    folder = folder.resolve()
     with_parent = f"{folder.parent.name}/{folder.name}"
     return with_parent if with_parent in REGISTRY else folder.name
 
@@ -95,7 +96,7 @@ def find_collection(name_or_folder: str, home: Home, *, download: bool = True) -
             return _download(name, home, allowed=download)
     folder = Path(name_or_folder)
     if name_or_folder and folder.is_dir():
-        return open_collection(folder, _name_of(folder.resolve()))
+        return open_collection(folder, name_of(folder), given_as=name_or_folder)
     raise unknown_choice(
         "collection",
         name_or_folder,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragcun_cache.errors import CollectionError
+from ragcun_cache.errors import CollectionError, ConfigError
 
 _BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
 _ACADEMIC = "non-commercial, academic use only"
@@ -119,9 +119,19 @@ def members(name: str) -> tuple[str, ...]:
 
 
 def each_name(given: Iterable[str]) -> list[str]:
-    """Return every collection that names, which commas may divide, stand for: each once, in that order."""
+    """Return every collection that names, which commas may divide, stand for: each once, in that order.
+
+    Raises:
+        ConfigError: there is no name in it.
+    """
+    given = list(given)
     names = (name.strip() for one in given for name in ([one] if Path(one).is_dir() else one.split(",")))
-    return list(dict.fromkeys(member for name in names if name for member in members(name)))
+    found = list(dict.fromkeys(member for name in names if name for member in members(name)))
+    if not found:
+        raise ConfigError(
+            "no collection is named", expected="names or folders, divided by commas", found=" ".join(given)
+        )
+    return found
 
 
 def archive_of(name: str) -> Archive:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragcun_cache.cache import Damage, EmbeddingCache, Manifest, Shard, repair
 from ragcun_cache.cache.manifest import spec_differences
+from ragcun_cache.cache.pair import encode_command
 from ragcun_cache.collections import Collection
 from ragcun_cache.encoder.blocks import encode_rows, text_blocks
 from ragcun_cache.encoder.config import EncodeConfig
@@ -53,7 +54,7 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str 
         raise CacheError(
             "the collection has changed since it was encoded",
             where=collection.folder,
-            fix=f"ragcun-cache encode --dataset {collection.name}",
+            fix=encode_command(collection.dataset, [manifest]),
         )
     model = model or str(spec["model_id"])
     prompt = "query_prompt" if manifest.role is Role.QUERY else "passage_prompt"

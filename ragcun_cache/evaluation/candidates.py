@@ -25,6 +25,7 @@ from ragcun_cache.heads.store import (
     list_heads,
     load_head,
     read_record,
+    unreadable_heads,
 )
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
@@ -37,15 +38,18 @@ def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
 
     Raises:
         EvaluationError: nothing is called that; the error names what there is.
-        HeadError: a head's record is damaged.
+        HeadError: the record of a head that is named, by no pattern, is damaged.
 
     """
     known = {record.name: record for record in list_heads(heads)}
+    damaged = {name: folder for folder in unreadable_heads(heads) for name in (folder.name, str(folder))}
     found: dict[Path, HeadRecord] = {}
     for name in names:
         matching = [record for known_name, record in known.items() if name in (known_name, str(record.folder))]
         if not matching and (Path(name) / RECORD_NAME).exists():
             matching = [read_record(Path(name))]
+        if not matching and name in damaged:
+            matching = [read_record(damaged[name])]
         if not matching:
             matching = [record for known_name, record in known.items() if fnmatchcase(known_name, name)]
         if not matching:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcun_cache.cache import CachePair, EmbeddingCache, open_pair
+from ragcun_cache.cache import CachePair, EmbeddingCache, list_caches, open_pair
 from ragcun_cache.collections.collection import Collection
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.collections.qrels import Qrels
@@ -106,6 +107,12 @@ def load_training_data(config: TrainConfig, home: Home) -> TrainingData:
             _check_split(collection, split, splits, needed=trains(config.arch) or split != config.train)
     pairs = collection.pairs(config.train) if config.train in collection.splits() else []
     dev = _dev(collection, config)
+    if dev == config.train and trains(config.arch):
+        raise TrainingError(
+            f"{collection.name} cannot be trained on {dev!r}: it is the dev split, which nothing is trained on",
+            expected="a dev split that is another, or a share of the train queries",
+            fix="--dev 0.1",
+        )
     dev_qrels = _dev_qrels(collection, config, dev, pairs)
     # A dev query may be judged in the train split too; what dev measures must not be trained on.
     kept = [pair for pair in pairs if pair[0] not in dev_qrels]
@@ -150,8 +157,10 @@ def _open(whole: Collection, config: TrainConfig, home: Home) -> tuple[Collectio
     except CacheError as no_sample:
         try:
             return sample, open_pair(home.caches, whole, config.encoder)
-        except CacheError:
-            raise no_sample from None
+        except CacheError as no_whole:
+            # What is cached is what the user thought of.
+            of_whole = list_caches(home.caches, whole.name) and not list_caches(home.caches, sample.name)
+            raise (no_whole if of_whole else no_sample) from None
 
 
 def _check_split(collection: Collection, split: str, test_splits: set[str], *, needed: bool) -> None:
@@ -160,6 +169,14 @@ def _check_split(collection: Collection, split: str, test_splits: set[str], *, n
             f"{split!r} is the test split of {collection.name}: it is for evaluation only",
             expected=f"one of {', '.join(sorted(set(collection.splits()) - test_splits)) or 'none: it has no other'}",
             found=split,
+        )
+    if needed and not set(collection.splits()) - test_splits:
+        raise TrainingError(
+            f"{collection.name} has no split to train on: its test split is for evaluation only",
+            where=collection.folder,
+            expected="qrels/train.tsv",
+            found=", ".join(collection.splits()) or "no split",
+            fix=f"ragcun-cache tune --dataset {shlex.quote(collection.dataset)} --labels none",
         )
     if needed and split not in collection.splits():
         found: RagcunCacheError = unknown_choice(

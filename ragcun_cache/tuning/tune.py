@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,10 +179,10 @@ def _in_domain(task: Task) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...
     collection, splits = data.collection, data.splits
     if "train" not in splits:
         raise TrainingError(
-            f"{collection.name} has no judged queries but those that it is tested on",
+            f"{collection.name} has no train split to learn from",
             expected="a split called train",
             found=", ".join(collection.splits()),
-            fix="ragcun-cache tune --labels none",
+            fix=f"ragcun-cache tune --dataset {shlex.quote(collection.dataset)} --labels none",
         )
     train = data.judgements("train")
     if config.train_queries is not None:

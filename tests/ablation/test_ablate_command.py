@@ -9,13 +9,17 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner, Result
 
+from ragcun_cache.cache import list_caches
 from ragcun_cache.cli.main import app
+from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.errors import ConfigError
 from ragcun_cache.home import Home
+from ragcun_cache.role import Role
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +48,22 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(
     assert plan["to_do"]["bytes"] == 2 * 4 * (16 * 32 + 32 + 32 * 16 + 16)
     assert plan["to_do"]["seconds"] > 0
     assert sorted(cached_home.root.rglob("*")) == before
+
+
+def test_of_several_encoders_one_is_named_as_the_error_says(
+    ablate: Callable[..., Result], recipe_file: Callable[..., Path], cached_home: Home, cache_of: Callable[..., Path]
+) -> None:
+    for name in ("tiny", "other"):
+        collection = find_collection(name, cached_home)
+        for role, ids in ((Role.QUERY, [f"q{row}" for row in range(70)]), (Role.PASSAGE, ["p0", "p1"])):
+            content, vectors_nd = collection.content_sha256(role), np.ones((len(ids), 16), np.float16)
+            cache_of(cached_home.caches, name, role, ids, vectors_nd, content_sha256=content, spec={"model_id": "two"})
+    path = recipe_file()
+    assert "--encoder FINGERPRINT" in str(ablate(path, "--dry-run").exception)
+    encoders = {manifest.encoder for _, manifest in list_caches(cached_home.caches)}
+    for encoder in encoders:
+        assert ablate(path, "--dry-run", "--encoder", encoder).exit_code == 0
+    assert len(encoders) == 2
 
 
 @pytest.mark.usefixtures("threads")

@@ -13,7 +13,7 @@ from ragcun_cache.role import Role
 
 
 class Tiny:
-    name = "tiny"
+    name = dataset = "tiny"
 
     def content_sha256(self, role: Role) -> str:
         return sha256(f"tiny/{role}".encode()).hexdigest()
@@ -33,6 +33,42 @@ def test_a_cache_of_an_older_collection_is_not_used(home: Home, tiny_pair) -> No
 
     with pytest.raises(CacheError, match="another version of the collection"):
         open_pair(home.caches, Changed())
+
+
+@pytest.mark.parametrize(("backend", "command"), [("torch", "encode"), ("imported", "caches import")])
+def test_of_what_is_complete_only_what_is_absent_is_named_and_how_to_make_it_alike(
+    home: Home, cache_of, backend: str, command: str
+) -> None:
+    content, spec = Tiny().content_sha256(Role.QUERY), {"model_id": "e5", "backend": backend}
+    cache_of(home.caches, "tiny", Role.QUERY, ["a"], np.ones((1, 4), np.float16), content_sha256=content, spec=spec)
+
+    class InAFolder(Tiny):
+        dataset = "my sets/tiny"
+
+    with pytest.raises(CacheError, match="there are no passage vectors of the collection as it is now") as error:
+        open_pair(home.caches, InAFolder())
+    fix = str(error.value.fix)
+    assert fix.startswith(f"ragcun-cache {command} --dataset 'my sets/tiny' ")
+    assert (" --model e5" if command == "encode" else "--model-id e5 --role passage") in fix
+    assert "--role query" not in fix
+
+
+def test_only_what_is_not_complete_is_called_so(home: Home, tiny_pair) -> None:
+    pair = tiny_pair(content={role: Tiny().content_sha256(role) for role in Role})
+    layout = CacheLayout(pair.passage.folder)
+    pair.passage.manifest.model_copy(update={"complete": False}).write(layout)
+    with pytest.raises(CacheError, match=r"not complete[\s\S]*found: +passage: 120 of 120 rows") as error:
+        open_pair(home.caches, Tiny())
+    assert "query" not in str(error.value.found)
+    assert error.value.fix == "ragcun-cache encode --dataset tiny --model fake"
+
+
+def test_a_role_by_one_encoder_each_is_no_pair(home: Home, cache_of) -> None:
+    for role in Role:
+        content, spec = Tiny().content_sha256(role), {"model_id": f"of the {role}"}
+        cache_of(home.caches, "tiny", role, ["a"], np.ones((1, 4), np.float16), content_sha256=content, spec=spec)
+    with pytest.raises(CacheError, match="no encoder has both query and passage vectors"):
+        open_pair(home.caches, Tiny())
 
 
 def test_of_several_encoders_one_must_be_named(home: Home, tiny_pair, cache_of) -> None:

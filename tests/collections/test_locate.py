@@ -14,7 +14,7 @@ import pytest
 
 from ragcun_cache.collections import REGISTRY, collections_on_disk, find_collection, locate, members
 from ragcun_cache.collections.registry import Archive, each_name
-from ragcun_cache.errors import CollectionError
+from ragcun_cache.errors import CollectionError, ConfigError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -76,6 +76,9 @@ def test_a_folder_is_a_collection_named_after_it(
     for text in (str(folder), ".", "../mine", "./"):
         collection = find_collection(text, home)
         assert (collection.name, collection.folder.resolve()) == ("mine", folder.resolve())
+        assert collection.dataset == text
+    tiny_collection("named")
+    assert find_collection("named", home).dataset == "named"
 
 
 def test_a_folder_below_cqadupstack_keeps_its_full_name(
@@ -199,3 +202,9 @@ def test_names_may_be_divided_by_commas_and_stand_for_groups(tmp_path: Path) -> 
     folder = tmp_path / "one,two"
     folder.mkdir()
     assert each_name([str(folder)]) == [str(folder)]
+
+
+@pytest.mark.parametrize("given", ["", ",", " , "])
+def test_no_name_is_no_collection(given: str) -> None:
+    with pytest.raises(ConfigError, match="no collection is named"):
+        each_name([given])

@@ -350,3 +350,11 @@ def test_the_leaderboard_shows_what_is_stored(home: Home, cached: Callable[..., 
         run("leaderboard", "--metric", "ndcg")
     with pytest.raises(EvaluationError, match="unknown collection"):
         run("leaderboard", "--dataset", "three")
+
+
+def test_a_folder_stands_for_its_results_as_it_does_for_its_vectors(home: Home, cached: Callable[..., None]) -> None:
+    cached("one")
+    cached("two")
+    folder = str(home.collections / "one")
+    run("eval", "--dataset", f"{folder},two")
+    assert set(rows(run("leaderboard", "--dataset", folder, "--json"))[0]["cells"]) == {"one/test"}

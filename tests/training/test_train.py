@@ -13,7 +13,7 @@ import torch
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.device import resolve_device
-from ragcun_cache.errors import ConfigError, TrainingError
+from ragcun_cache.errors import CacheError, ConfigError, TrainingError
 from ragcun_cache.heads import apply_head, load_head, read_record
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.registry import build_head
@@ -263,10 +263,32 @@ def test_a_collection_with_a_test_split_only_has_no_trained_head_but_has_a_raw_o
 ) -> None:
     tiny_collection("testonly", splits={"test": 10})
     cached("testonly", home, tiny_pair)
-    with pytest.raises(TrainingError, match="unknown split of testonly 'train'"):
+    fix = "ragcun-cache tune --dataset testonly --labels none"
+    with pytest.raises(TrainingError, match=rf"no split to train on[\s\S]*found: +test\n[\s\S]*{fix}"):
         load_training_data(config_of(dataset="testonly"), home)
     trained = train_head(config_of(dataset="testonly", arch="untrained"), home)
     assert trained.rows[0]["dev_ndcg@10"] is None
+
+
+def test_a_dev_split_can_be_trained_on_only_beside_another_dev(
+    home: Home, tiny_collection: Callable[..., Path], tiny_pair: Callable[..., CachePair]
+) -> None:
+    tiny_collection("devonly", splits={"dev": 20, "test": 10})
+    cached("devonly", home, tiny_pair)
+    with pytest.raises(TrainingError, match=r"cannot be trained on 'dev'[\s\S]*fix: +--dev 0\.1"):
+        load_training_data(config_of(dataset="devonly", train="dev"), home)
+    assert len(load_training_data(config_of(dataset="devonly", train="dev", dev=0.1), home).train_p2) == 18
+
+
+def test_where_the_whole_is_cached_twice_a_sample_asks_which_is_meant(
+    home: Home, tiny: CachePair, cache_of: Callable[..., Path]
+) -> None:
+    for role in Role:
+        content, spec = getattr(tiny, role).content_sha256, {"model_id": "other"}
+        cache_of(home.caches, "tiny", role, ["a"], np.ones((1, DIM), np.float16), content_sha256=content, spec=spec)
+    with pytest.raises(CacheError, match="tiny is cached by several encoders"):
+        load_training_data(config_of(pairs=24), home)
+    assert load_training_data(config_of(pairs=24, encoder=tiny.encoder), home).caches.encoder == tiny.encoder
 
 
 def test_a_sample_of_pairs_uses_the_caches_of_the_whole(home: Home, tiny: CachePair) -> None:

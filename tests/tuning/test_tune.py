@@ -219,6 +219,15 @@ def test_a_missing_test_split_is_found_before_the_climb(
         run(home)
 
 
+def test_where_there_is_no_train_split_the_fix_is_a_whole_command(
+    home: Home, judged_collection: Callable[..., Path]
+) -> None:
+    judged_collection(splits={"dev": 20, "test": 20})
+    with pytest.raises(TrainingError, match="topics has no train split to learn from") as error:
+        run(home)
+    assert error.value.fix == "ragcun-cache tune --dataset topics --labels none"
+
+
 def test_scores_of_all_folds_together_have_a_limit(
     home: Home, judged_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
