@@ -74,7 +74,7 @@ beat: setup ## tune, and train heads, on scifact and nfcorpus beside raw (hours)
 	for recipe in pipelines/tune/few_labels_*.yaml; do $(TUNE) --config $$recipe --seeds 0-19 || exit 1; done
 	for recipe in pipelines/tune/null_*.yaml; do $(TUNE) --config $$recipe --seeds 0-9 || exit 1; done
 	for name in lejepa_choice lejepa_choice_wider lejepa_ten_seeds lejepa_fresh_queries; do $(BIN)/ragcun-cache ablate pipelines/$$name.yaml $(ON) || exit 1; done
-	$(BIN)/python -m benchmarks.shuffled_heads --dataset $(MSMARCO)
+	$(BIN)/python -m benchmarks.shuffled_heads --dataset $(MSMARCO) $(OF)
 	$(BIN)/python -m benchmarks.beating_raw $(ON)
 
 beat-tune: setup ## of that, the four recipes of tune alone; ENCODER=fingerprint for those of a second encoder

@@ -45,15 +45,22 @@ def shuffled(data: TrainingData, seed: int) -> TrainingData:
     )
 
 
-def run(home: Home, train: str, pairs: int | None, evaluate: list[str], seeds: list[int]) -> list[Result]:
+def run(
+    home: Home, train: str, pairs: int | None, evaluate: list[str], seeds: list[int], encoder: str | None = None
+) -> list[Result]:
     """Train a default head for each seed and way of choosing its epoch, and return its results on ``evaluate``.
 
-    The heads are not kept: they are good for nothing.
+    The heads are not kept: they are good for nothing. ``encoder`` is the fingerprint of the vectors that are
+    meant, None where only one encoder is cached.
+
+    Raises:
+        CacheError: the vectors of the encoder are not cached, or there are several to choose from.
     """
     store, results = ResultStore(home.results), []
     for seed in seeds:
         for select in (Select.BEST_DEV, Select.LAST):
-            config = make_config({"dataset": train, "pairs": pairs, "seed": seed, "select": select})
+            settings = {"dataset": train, "encoder": encoder, "pairs": pairs, "seed": seed, "select": select}
+            config = make_config(settings)
             data = load_training_data(config, home)
             with tempfile.TemporaryDirectory() as scratch:
                 record = train_head(config, Home(Path(scratch)), data=shuffled(data, seed)).record
@@ -73,9 +80,10 @@ def main(
     pairs: Annotated[int | None, typer.Option(help="Draw that many of its pairs.")] = 10_000,
     evaluate: Annotated[str, typer.Option(help="Collections to evaluate on, divided by commas.")] = "scifact,nfcorpus",
     seeds: Annotated[str, typer.Option(help="Such as 0-9.")] = "0-4",
+    encoder: Annotated[str | None, typer.Option(help="Encoder fingerprint, where several are cached.")] = None,
 ) -> None:
     """Train default heads on shuffled pairs and evaluate them; ``benchmarks.beating_raw`` shows the results."""
-    for result in run(Home.default(), dataset, pairs, evaluate.split(","), parse_seeds(seeds)):
+    for result in run(Home.default(), dataset, pairs, evaluate.split(","), parse_seeds(seeds), encoder):
         typer.echo(f"{result.setting.collection}, seed {result.system.seed}: {result.metrics['ndcg@10']:.4f}")
 
 

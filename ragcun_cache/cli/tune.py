@@ -28,7 +28,11 @@ def tune(
         list[str] | None, typer.Option(help="trained head to try too; a name or pattern; repeatable")
     ] = None,
     transfer: Annotated[
-        list[str] | None, typer.Option(help="with --labels none: collection that may choose; repeatable [all others]")
+        list[str] | None,
+        typer.Option(
+            help="with --labels none: collection that may choose; repeatable "
+            "[others; no titles, no samples of one cached whole, none that the encoder was trained on]"
+        ),
     ] = None,
     train_queries: Annotated[int | None, typer.Option(help="draw that many of the judged train queries [all]")] = None,
     shuffled: Annotated[bool, typer.Option("--shuffled", help="planted null: shuffle the judgements")] = False,

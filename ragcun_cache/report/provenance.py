@@ -13,6 +13,7 @@ from ragcun_cache.evaluation.results import Result
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.report.boards import row_results, told_apart
 from ragcun_cache.report.sources import Sources
+from ragcun_cache.report.vectors import Datasets, comment, vector_commands
 from ragcun_cache.retrieval.index import FLAT
 
 _COLUMNS = ["system", "collection", "seed", "date", "commit", "head sha256", "queries", "passages", "result"]
@@ -84,43 +85,46 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def commands(boards: Sequence[Leaderboard], results: Sequence[Result], sources: Sources, written_by: str) -> list[str]:
     """Return shell commands that encode, train, evaluate and report all of it again; comments where there is none."""
-    collections = list(dict.fromkeys(result.setting.collection for result in results))
-    samples = {result.setting.collection for result in results if result.setting.sample_of}
-    lines = [f"ragcun-cache encode --dataset {shlex.quote(name)}" for name in collections if name not in samples]
-    lines += [f"# {name} is a sample: encode it with --dataset and --pairs" for name in samples]
-    encodes: dict[str, None] = {}
+    used: dict[str, HeadRecord] = {}
     trains: dict[str, None] = {}
     for board in boards:
         for row in board.rows[1:]:
             found = {record.sha256: record for one in row_results(row, sources) if (record := sources.record(one))}
+            used |= found
             if not found:
-                trains[f"# {row.label}: no head of it is on this machine"] = None
+                trains[comment(f"{row.label}: no head of it is on this machine")] = None
             by_settings: dict[str, list[HeadRecord]] = {}
             for record in found.values():
                 by_settings.setdefault(_settings(record), []).append(record)
             for settings, records in by_settings.items():
                 if not settings:
-                    trains[f"# {row.label}: its record does not say how it was trained"] = None
+                    trains[comment(f"{row.label}: its record does not say how it was trained")] = None
                     continue
-                encodes[_encode(json.loads(settings))] = None
                 seeds = ranges(sorted({int(record.provenance["seed"]) for record in records}))
                 trains[f"ragcun-cache train-head --seeds {seeds} --config /dev/stdin <<< {shlex.quote(settings)}"] = (
                     None
                 )
-    lines += [line for line in encodes if line not in lines]
-    return [*lines, *trains, *_evals(results), written_by]
+    datasets = Datasets(used.values(), sources.home)
+    encodes = vector_commands(results, used.values(), datasets, sources.home)
+    return [*encodes, *trains, *_evals(results, datasets), written_by]
 
 
-def _evals(results: Sequence[Result]) -> list[str]:
-    """Return a command for each way of evaluating: encoder, split and index."""
-    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+def _evals(results: Sequence[Result], datasets: Datasets) -> list[str]:
+    """Return a command for each way of evaluating: encoder, its prompts, split and index."""
+    prompts: dict[str, set[str]] = {}
+    groups: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for result in results:
         setting = result.setting
-        groups.setdefault((setting.encoder, setting.split, setting.config.index), {})[setting.collection] = None
+        both = f"{setting.query_fingerprint}+{setting.passage_fingerprint}"
+        prompts.setdefault(setting.encoder, set()).add(both)
+        key = (setting.encoder, both, setting.split, setting.config.index)
+        groups.setdefault(key, {})[datasets.path(setting.collection)] = None
     return [
-        shlex.join(["ragcun-cache", "eval", "--dataset", ",".join(names), "--encoder", encoder, "--split", split])
+        # The encoder's fingerprint is that of both caches, unless it has vectors with several prompts.
+        shlex.join(["ragcun-cache", "eval", "--dataset", ",".join(names)])
+        + f" --encoder {encoder if len(prompts[encoder]) == 1 else both} --split {shlex.quote(split)}"
         + ("" if index == FLAT else f" --index {shlex.quote(index)}")
-        for (encoder, split, index), names in groups.items()
+        for (encoder, both, split, index), names in groups.items()
     ]
 
 
@@ -133,10 +137,3 @@ def _settings(record: HeadRecord) -> str:
         {key: value for key, value in train.items() if value is not None and key not in ("seed", "device")}
         | ({"ema": None} if train.get("ema") is None else {})
     )
-
-
-def _encode(train: dict[str, Any]) -> str:
-    line = f"ragcun-cache encode --dataset {shlex.quote(train['dataset'])}"
-    if train.get("pairs"):
-        line += f" --pairs {train['pairs']} --seed {train.get('pairs_seed', 0)}"
-    return line

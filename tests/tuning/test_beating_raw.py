@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import shuffled_heads
 from benchmarks.beating_raw import write_page
 from ragcun_cache.cli.main import app
-from ragcun_cache.errors import EvaluationError
+from ragcun_cache.errors import CacheError, EvaluationError
 from ragcun_cache.evaluation.significance import compare
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.heads import list_heads
@@ -207,7 +207,9 @@ def test_heads_on_shuffled_pairs_are_called_so_and_not_kept(home: Home, tmp_path
     assert sorted(null.train_p2[:, 1]) == sorted(data.train_p2[:, 1])
     assert (null.train_p2[:, 0] == data.train_p2[:, 0]).all() and (null.train_p2 != data.train_p2).any()
     assert null.sha256 != data.sha256
-    results = shuffled_heads.run(home, "topics", None, ["others"], [0, 1])
+    with pytest.raises(CacheError, match="encoder"):
+        shuffled_heads.run(home, "topics", None, ["others"], [0], encoder="none")
+    results = shuffled_heads.run(home, "topics", None, ["others"], [0, 1], data.caches.encoder)
     assert len(results) == 4 and {one.system.arch for one in results} == {shuffled_heads.ARCH}
     assert not list_heads(home.heads)
     run(home, labels="none", transfer=["others"])
