@@ -227,6 +227,20 @@ def test_heads_that_were_each_trained_on_their_own_collection_are_one_row(
     assert board.rows[1].mean is not None
 
 
+def test_heads_of_a_collection_and_of_samples_of_it_are_rows_of_their_own(
+    store: Store, rng: np.random.Generator
+) -> None:
+    known = (TrainedOn(collection="a", split="train"),)
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    means = {}
+    for dataset in ("a", "a-pairs5-seed0", "a-pairs9-seed0"):
+        own = head(0, dataset=dataset, train_caches=f"{dataset}123").model_copy(update={"trained_on": known})
+        means[dataset] = store.add("a", own, rng.uniform(size=N_QUERIES)).metrics["ndcg@10"]
+    (board,) = store.boards()
+    found = {row.label.split("dataset=")[1].split(",")[0]: row.cells["a/test"].mean for row in board.rows[1:]}
+    assert found == {"its own collection": means.pop("a"), **means}
+
+
 def test_p_values_are_corrected_for_the_collections_of_a_row(store: Store, rng: np.random.Generator) -> None:
     raw, other = rng.uniform(size=(2, 3, N_QUERIES))
     for i, name in enumerate("abc"):
