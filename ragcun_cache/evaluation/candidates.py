@@ -29,6 +29,9 @@ from ragcun_cache.heads.store import (
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
+CHOSEN_BY_SEARCH = "chosen_by_search"
+"""Where the record of a head says that a search chose its settings by its dev queries, and which."""
+
 
 def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
     """Return the heads that ``names`` stand for, each once, in that order.
@@ -107,19 +110,21 @@ def describe_head(record: HeadRecord, home: Home) -> System:
 
 
 def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
-    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too."""
+    """Return the splits that a head was trained on and, if its epoch or its settings were chosen on dev, that too."""
     train = record.provenance.get("train") or {}
     collection = (record.provenance.get("caches") or {}).get("collection")
-    if collection is None or not record.provenance.get("train_pairs") or not train.get("epochs"):
+    learnt = bool(record.provenance.get("train_pairs") and train.get("epochs"))
+    searched = CHOSEN_BY_SEARCH in record.provenance
+    if collection is None or not (learnt or searched):
         return ()
     if train.get("pairs") is not None:
         # Its vectors may be those of the whole.
         collection = sample_name(collection, train["pairs"], train["pairs_seed"])
-    splits = [str(train["train"])]
-    if train.get("select") in ("best_dev", "dev_loss"):
-        # Heads of before this was recorded say only what was asked for.
+    splits = [str(train["train"])] if learnt else []
+    if searched or train.get("select") in ("best_dev", "dev_loss"):
+        # Heads of before this was recorded say only what was asked for. What no split names was cut from train.
         dev = record.provenance.get("dev_split", train.get("dev"))
-        splits += [dev] if isinstance(dev, str) else []
+        splits.append(dev if isinstance(dev, str) else str(train["train"]))
     return trained_on(collection, splits, home)
 
 
