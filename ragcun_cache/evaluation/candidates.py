@@ -82,7 +82,7 @@ def misfit(record: HeadRecord, pair: CachePair) -> RagcunCacheError | None:
 
 
 def describe_head(record: HeadRecord, home: Home) -> System:
-    """Return what a result says of the head; seeds of one config share all but name, weights and seed.
+    """Return what a result says of the head; seeds of one config and code share all but name, weights and seed.
 
     ``home`` is where the collection that it was trained on is looked for, to see whether it is a sample of another.
     """
@@ -105,6 +105,7 @@ def describe_head(record: HeadRecord, home: Home) -> System:
         seed=record.provenance.get("seed"),
         similarity=record.config.similarity,
         settings=settings,
+        code=record.provenance.get("code"),
         trained_on=_trained_on(record, home),
     )
 

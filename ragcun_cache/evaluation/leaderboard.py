@@ -262,6 +262,8 @@ def _settings(result: Result) -> dict[str, Any]:
     """
     system = result.system
     settings = {**system.settings, "similarity": None if system.similarity is None else str(system.similarity)}
+    if system.code is not None:
+        settings["code"] = system.code
     if result.route == "in-domain":
         if settings.get("dataset") == result.setting.collection:
             settings["dataset"] = _OWN

@@ -215,6 +215,9 @@ class Subject:
         route_of(system, setting.collection, setting.sample_of)
         key = result_key(setting, system)
         stored = store.find(key)
+        if stored is not None:
+            # Other code may have made the same head.
+            stored = stored.model_copy(update={"system": stored.system.model_copy(update={"code": system.code})})
         run_file = run_folder and run_folder / f"{place.replace('/', '__')}-{system.name}-{key}.run"
         if stored is not None and (run_file is None or run_file.exists()):
             return stored

@@ -57,6 +57,18 @@ def test_the_second_evaluation_is_the_first_ones_result(home: Home, make_subject
     assert subject.evaluate(raw_head(32), never, store) == first
 
 
+def test_a_head_that_other_code_made_alike_has_the_stored_result_and_its_own_code(
+    home: Home, make_subject: MakeSubject
+) -> None:
+    store, subject = ResultStore(home.results), make_subject()
+    older, newer = (other_head().model_copy(update={"code": code}) for code in ("1111", "2222"))
+    first = subject.evaluate(older, lambda: encode_raw, store)
+    again = subject.evaluate(newer, never, store)
+    assert (first.system.code, again.system.code) == ("1111", "2222")
+    assert again.key == first.key
+    assert store.all() == [first]
+
+
 def _pair(home: Home, name: str) -> CachePair:
     from ragcun_cache.cache import open_pair
 
