@@ -144,6 +144,26 @@ def test_a_sampled_collection_has_its_own_metric_names(home: Home, make_subject:
     assert list(store.per_query(sample).values) == list(sample.metrics)
 
 
+@pytest.mark.parametrize(
+    ("sample_of", "model", "trained"),
+    [
+        ("msmarco", "sentence-transformers/all-mpnet-base-v2", True),
+        ("msmarco", "all-mpnet-base-v2-reference", True),
+        ("msmarco", "sentence-transformers/all-MiniLM-L6-v2", True),
+        ("quora", "all-distilroberta-v1", True),
+        ("scifact", "all-MiniLM-L12-v2", False),
+        ("msmarco", "paraphrase-MiniLM-L6-v2", False),
+        (None, "all-MiniLM-L6-v2", False),
+    ],
+)
+def test_collections_that_the_encoder_was_trained_on_are_known_by_source_and_model(
+    make_subject: MakeSubject, sample_of: str | None, model: str, trained: bool
+) -> None:
+    subject = make_subject(sample_of=sample_of)
+    vars(subject)["setting"] = subject.setting.model_copy(update={"model": model})
+    assert subject.in_base_training == trained
+
+
 def test_per_query_scores_are_kept_at_full_precision(home: Home, make_subject: MakeSubject) -> None:
     store = ResultStore(home.results)
     result = make_subject().evaluate(raw_head(32), lambda: encode_raw, store)
