@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ragcun_cache.ablation.grid import PlannedRun, cross
 from ragcun_cache.ablation.recipe import Range, Recipe
 from ragcun_cache.errors import ConfigError, RagcunCacheError, TrainingError
+from ragcun_cache.evaluation.candidates import CHOSEN_BY_SEARCH, trained_on
+from ragcun_cache.evaluation.system import System
+from ragcun_cache.heads.store import HeadRecord, rewrite_record
 from ragcun_cache.training.diagnostics import DEV_METRIC
 
 if TYPE_CHECKING:
@@ -44,15 +47,34 @@ def require_search(sweep: Sweep) -> None:
     Raises:
         ConfigError: optuna is not installed.
         TrainingError: there are no dev queries.
+        EvaluationError: the dev queries are those of a split that is evaluated on.
 
     """
     if find_spec("optuna") is None:
         raise ConfigError("a search needs optuna", fix="pip install 'ragcun-cache[search]'")
-    data = sweep.bench.data(trial_runs(sweep.recipe, {})[0].config)
+    config = trial_runs(sweep.recipe, {})[0].config
+    data = sweep.bench.data(config)
     if not data.dev_qrels:
         raise TrainingError(
             f"{data.collection} has no dev query to search by", fix="name a dev split: train: {dev: SPLIT}"
         )
+    # Dev queries that no split names were cut from train.
+    chosen_by = trained_on(data.collection, [data.dev_split or config.train], sweep.home)
+    best = System(name="the best trial of the search", sha256="", arch=str(config.arch), trained_on=chosen_by)
+    for subject in sweep.bench.subjects(data.caches.encoder):
+        if (refused := subject.refusal(best)) is not None:
+            raise refused
+
+
+def mark_chosen(record: HeadRecord, recipe: Recipe) -> None:
+    """Write into the record of a head that a search chose it: its dev queries are not new to it, whatever ``select``.
+
+    The settings of a head that is marked already were chosen by the same dev queries: these are part of its name.
+    """
+    assert recipe.search is not None
+    if CHOSEN_BY_SEARCH not in record.provenance:
+        chosen = {"recipe": recipe.name, "trials": recipe.search.trials}
+        rewrite_record(record.folder, {**record.provenance, CHOSEN_BY_SEARCH: chosen})
 
 
 def search(sweep: Sweep, run_all: Callable[[Sequence[SweepRun]], None]) -> Found:

@@ -120,11 +120,15 @@ class Sweep:
                     self._search(run_all)
 
     def _search(self, run_all: Callable[..., None]) -> None:
-        from ragcun_cache.ablation.search import search, trial_runs
+        from ragcun_cache.ablation.search import mark_chosen, search, trial_runs
 
         self.found = search(self, run_all)
         if self.found.best is not None:
-            best = self.look_at(trial_runs(self.recipe, self.found.best.settings), evaluate=True)
+            planned = trial_runs(self.recipe, self.found.best.settings)
+            for head in map(self.head, self.look_at(planned, evaluate=False)):
+                if head is not None:
+                    mark_chosen(head, self.recipe)
+            best = self.look_at(planned, evaluate=True)
             run_all(best, evaluate=True)
             known = {run.name for run in self.runs}
             self.runs += [run for run in best if run.name not in known]

@@ -32,7 +32,8 @@ class Published:
 
     ``passages`` and ``test_queries`` are the published sizes (queries judged in ``test_split``). ``archive`` is None
     where the publisher may not distribute the texts. ``in_base_training`` marks collections whose source was among the
-    training data of all-mpnet-base-v2, by its model card: a score on them is not zero-shot.
+    training data of all-mpnet-base-v2, by its model card, and of the other ``all-*`` models of sentence-transformers:
+    a score of theirs on them is not zero-shot.
     """
 
     name: str

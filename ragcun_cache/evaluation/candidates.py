@@ -30,6 +30,9 @@ from ragcun_cache.heads.store import (
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
+CHOSEN_BY_SEARCH = "chosen_by_search"
+"""Where the record of a head says that a search chose its settings by its dev queries, and which."""
+
 
 def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
     """Return the heads that ``names`` stand for, each once, in that order.
@@ -83,7 +86,7 @@ def misfit(record: HeadRecord, pair: CachePair) -> RagcunCacheError | None:
 
 
 def describe_head(record: HeadRecord, home: Home) -> System:
-    """Return what a result says of the head; seeds of one config share all but name, weights and seed.
+    """Return what a result says of the head; seeds of one config and code share all but name, weights and seed.
 
     ``home`` is where the collection that it was trained on is looked for, to see whether it is a sample of another.
     """
@@ -106,24 +109,27 @@ def describe_head(record: HeadRecord, home: Home) -> System:
         seed=record.provenance.get("seed"),
         similarity=record.config.similarity,
         settings=settings,
+        code=record.provenance.get("code"),
         trained_on=_trained_on(record, home),
     )
 
 
 def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
-    """Return the splits that a head was trained on and, if its epoch was chosen on dev, that too."""
+    """Return the splits that a head was trained on and, if its epoch or its settings were chosen on dev, that too."""
     train = record.provenance.get("train") or {}
     collection = (record.provenance.get("caches") or {}).get("collection")
-    if collection is None or not record.provenance.get("train_pairs") or not train.get("epochs"):
+    learnt = bool(record.provenance.get("train_pairs") and train.get("epochs"))
+    searched = CHOSEN_BY_SEARCH in record.provenance
+    if collection is None or not (learnt or searched):
         return ()
     if train.get("pairs") is not None:
         # Its vectors may be those of the whole.
         collection = sample_name(collection, train["pairs"], train["pairs_seed"])
-    splits = [str(train["train"])]
-    if train.get("select") in ("best_dev", "dev_loss"):
-        # Heads of before this was recorded say only what was asked for.
+    splits = [str(train["train"])] if learnt else []
+    if searched or train.get("select") in ("best_dev", "dev_loss"):
+        # Heads of before this was recorded say only what was asked for. What no split names was cut from train.
         dev = record.provenance.get("dev_split", train.get("dev"))
-        splits += [dev] if isinstance(dev, str) else []
+        splits.append(dev if isinstance(dev, str) else str(train["train"]))
     return trained_on(collection, splits, home)
 
 

@@ -23,6 +23,7 @@ from ragcun_cache.retrieval.index import FLAT
 
 _SHORT = 6
 _RAW = "raw"
+_OWN = "its own collection"
 
 
 @dataclass(frozen=True)
@@ -254,11 +255,20 @@ class _Table:
 
 
 def _settings(result: Result) -> dict[str, Any]:
-    """Return what tells systems apart in a table: in the in-domain one, that each is trained on its own collection."""
+    """Return what tells systems apart in a table.
+
+    In the in-domain one all that were trained on the very collection of their figure are alike in that: their row is of
+    heads that are each evaluated on their own. One that was trained on a sample of it, say, was trained on another.
+    """
     system = result.system
     settings = {**system.settings, "similarity": None if system.similarity is None else str(system.similarity)}
+    if system.code is not None:
+        settings["code"] = system.code
     if result.route == "in-domain":
-        return {key: value for key, value in settings.items() if key not in {"dataset", "train_caches"}}
+        if settings.get("dataset") == result.setting.collection:
+            settings["dataset"] = _OWN
+            settings.pop("train_caches", None)
+        return settings
     if system.trained_on and "dataset" not in settings:
         # A system that was chosen among several says itself what is common to its seeds, whichever of them it is.
         settings.setdefault("trained_on", ", ".join(f"{one.collection}/{one.split}" for one in system.trained_on))

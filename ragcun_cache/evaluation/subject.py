@@ -44,7 +44,19 @@ from ragcun_cache.similarity import Similarity
 Encode = Callable[[NDArray[np.float32], NDArray[np.float32], Role], NDArray[np.float32]]
 """A head: cached unit vectors (n, d), their norms before normalisation (n,), and the role -> (n, e)."""
 
-_BASE_MODEL = "all-mpnet-base-v2"
+# https://sbert.net/docs/pretrained_models.html says of all of them that they were trained on whatever pairs there were,
+# more than a billion. Cards on the Hugging Face hub (sentence-transformers/all-MiniLM-L6-v2, all-distilroberta-v1) list
+# MS MARCO, Natural Questions, StackExchange and Quora's question pairs among them, as all-mpnet-base-v2's does.
+_BASE_MODELS = (
+    "all-mpnet-base-v1",
+    "all-mpnet-base-v2",
+    "all-MiniLM-L6-v1",
+    "all-MiniLM-L6-v2",
+    "all-MiniLM-L12-v1",
+    "all-MiniLM-L12-v2",
+    "all-distilroberta-v1",
+    "all-roberta-large-v1",
+)
 
 
 def encode_raw(vectors_nd: NDArray[np.float32], norms_n: NDArray[np.float32], role: Role) -> NDArray[np.float32]:
@@ -95,9 +107,13 @@ class Subject:
 
     @property
     def in_base_training(self) -> bool:
-        """Whether the encoder was trained on the collection's source, so that no figure on it is zero-shot."""
+        """Whether the encoder was trained on the collection's source, so that no figure on it is zero-shot.
+
+        One whose name holds that of a model is taken for that model, or for one that was made from it.
+        """
         published = REGISTRY.get(self.collection.sample_of or self.collection.name)
-        return published is not None and published.in_base_training and self.setting.model.endswith(_BASE_MODEL)
+        trained = any(model in self.setting.model for model in _BASE_MODELS)
+        return published is not None and published.in_base_training and trained
 
     @cached_property
     def query_ids(self) -> list[str]:
@@ -215,6 +231,9 @@ class Subject:
         route_of(system, setting.collection, setting.sample_of)
         key = result_key(setting, system)
         stored = store.find(key)
+        if stored is not None:
+            # Other code may have made the same head.
+            stored = stored.model_copy(update={"system": stored.system.model_copy(update={"code": system.code})})
         run_file = run_folder and run_folder / f"{place.replace('/', '__')}-{system.name}-{key}.run"
         if stored is not None and (run_file is None or run_file.exists()):
             return stored

@@ -28,9 +28,11 @@ class System(_Frozen):
     """What a result says of the system: a head, the raw encoder, BM25, a fusion of several.
 
     ``sha256`` covers whatever its rankings depend on, such as weights. ``settings`` is all that it was made with but
-    its seed: systems with equal settings are seeds of one row. ``out_dim`` and ``similarity`` are those of its
-    vectors, None where it has none. ``trained_on`` decides the route of a result; ``route`` says it where no split
-    does, as for a fusion whose weight was fixed in advance.
+    its seed: systems with equal settings are seeds of one row, if they are of one ``code``, the version of what trained
+    them (None where that is not known). The code is no part of a result's key: what it makes has the figures that
+    equal weights have. ``out_dim`` and ``similarity`` are those of its vectors, None where it has none. ``trained_on``
+    decides the route of a result; ``route`` says it where no split does, as for a fusion whose weight was fixed in
+    advance.
     """
 
     name: str
@@ -41,6 +43,7 @@ class System(_Frozen):
     seed: int | None = None
     similarity: Similarity | None = None
     settings: dict[str, Any] = {}
+    code: str | None = None
     trained_on: tuple[TrainedOn, ...] = ()
     route: Route | None = None
 
@@ -57,8 +60,8 @@ class System(_Frozen):
 
     @property
     def group(self) -> str:
-        """Hash of everything but name, weights and seed."""
-        return sha256_json(self.model_dump(mode="json", exclude={"name", "sha256", "seed"}))
+        """Hash of everything but name, weights, seed and code."""
+        return sha256_json(self.model_dump(mode="json", exclude={"name", "sha256", "seed", "code"}))
 
 
 class Cost(_Frozen):

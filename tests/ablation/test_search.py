@@ -13,7 +13,8 @@ from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep, SweepRun
 from ragcun_cache.ablation.workers import Event
 from ragcun_cache.cli.main import app
-from ragcun_cache.errors import ConfigError, TrainingError
+from ragcun_cache.errors import ConfigError, EvaluationError, TrainingError
+from ragcun_cache.evaluation.candidates import describe_head
 from ragcun_cache.heads import list_heads
 from ragcun_cache.home import Home
 
@@ -96,6 +97,57 @@ def test_a_trial_that_fails_is_passed_over(cached_home: Home, recipe_file: Calla
     assert "search: 5 trials, " in shown.stderr
     planned = CliRunner().invoke(app, ["ablate", str(path), "--dry-run"])
     assert "a search of up to 5 runs" in planned.stdout
+
+
+@pytest.mark.parametrize(
+    ("split", "dev_file", "evaluate", "refused"),
+    [
+        ("dev", True, ["other", "tiny"], True),
+        ("dev", True, ["other"], False),
+        ("train", False, ["tiny"], True),
+        (None, True, ["tiny"], False),
+    ],
+)
+def test_a_search_is_not_evaluated_on_the_split_that_it_searches_by(
+    cached_home: Home,
+    recipe_file: Callable[..., Path],
+    split: str | None,
+    dev_file: bool,
+    evaluate: list[str],
+    refused: bool,
+) -> None:
+    if not dev_file:
+        # Dev queries are then cut from train, of which an untrained head knows nothing else.
+        (cached_home.collections / "tiny" / "qrels" / "dev.tsv").unlink()
+    wanted = {"trials": 2, "space": {"out_dim": {"choice": [4, 8]}}}
+    recipe = load_recipe(recipe_file(train={"arch": "untrained"}, search=wanted, evaluate=evaluate, split=split))
+    if not refused:
+        Sweep(recipe, cached_home)
+        return
+    with pytest.raises(EvaluationError, match=f"the search was trained or chosen by the {split} split of tiny"):
+        Sweep(recipe, cached_home)
+
+
+@pytest.mark.parametrize("arch", ["lejepa", "untrained"])
+def test_what_a_search_chose_knows_the_dev_split_that_it_was_chosen_by(
+    cached_home: Home, recipe_file: Callable[..., Path], arch: str
+) -> None:
+    wanted = {"trials": 4, "space": {"out_dim": {"choice": [4, 8, 12]}}}
+    path = recipe_file(train={"arch": arch}, search=wanted, evaluate=["tiny"])
+    for _ in range(2):  # What is found again is still marked.
+        sweep = Sweep(load_recipe(path), cached_home)
+        sweep.carry_out(silent, jobs=1)
+        assert {run.state for run in sweep.runs} == {"done"}
+    assert sweep.found is not None
+    assert sweep.found.best is not None
+    records = {record.config.out_dim: record for record in list_heads(cached_home.heads)}
+    best = records.pop(sweep.found.best.settings["out_dim"])
+    assert best.provenance["chosen_by_search"] == {"recipe": "idea", "trials": 4}
+    for record in (best, *records.values()):
+        known = {(one.collection, one.split) for one in describe_head(record, cached_home).trained_on}
+        trained = {("tiny", "train")} if arch == "lejepa" else set()
+        assert known == (trained | {("tiny", "dev")} if record is best else trained)
+    assert records, "other trials are left to compare with"
 
 
 def test_without_dev_queries_there_is_no_search(

@@ -21,8 +21,10 @@ from ragcun_cache.collections.sample import sample_pairs
 from ragcun_cache.errors import CollectionError, ConfigError, EvaluationError, HeadError
 from ragcun_cache.evaluation.candidates import describe_head
 from ragcun_cache.heads import own as own_heads
+from ragcun_cache.heads.store import read_record
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
+from ragcun_cache.training.code import code_version
 from ragcun_cache.training.config import make_config
 from ragcun_cache.training.run import train_head
 
@@ -134,6 +136,7 @@ def test_a_head_is_not_evaluated_on_the_dev_split_that_nobody_named_but_that_cho
         train_head(make_config({**settings, "select": select}), home).record.name for select in ("last", "best_dev")
     )
     assert rows(run("eval", "--dataset", "tiny", "--split", "dev", "--head", watched, "--json"))[1]["seeds"] == 1
+    assert describe_head(read_record(home.heads / watched), home).code == code_version()
     with pytest.raises(EvaluationError, match="trained or chosen by the dev split of tiny"):
         run("eval", "--dataset", "tiny", "--split", "dev", "--head", chosen)
 

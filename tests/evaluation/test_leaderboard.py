@@ -143,6 +143,21 @@ def test_a_seed_that_was_trained_again_counts_once(store: Store, rng: np.random.
     assert (cell.seeds, cell.mean) == (1, 1.0)
 
 
+def test_seeds_of_other_code_are_another_row(store: Store, rng: np.random.Generator) -> None:
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    older = [head(seed, epochs=3).model_copy(update={"code": "1111"}) for seed in range(5)]
+    newer = [head(seed, epochs=3).model_copy(update={"code": "2222", "sha256": f"new{seed}"}) for seed in range(3)]
+    unknown = head(0, epochs=3).model_copy(update={"sha256": "unknown"})
+    for one in (*older, *newer, unknown):
+        store.add("a", one, rng.uniform(size=N_QUERIES))
+    (board,) = store.boards()
+    assert {row.label: row.seeds for row in board.rows[1:]} == {
+        "lejepa random 8d": 1,
+        "lejepa random 8d, code=1111": 5,
+        "lejepa random 8d, code=2222": 3,
+    }
+
+
 def test_the_mean_is_over_collections_and_only_where_all_are_there(store: Store) -> None:
     for name, value in (("a", 0.2), ("b", 0.6)):
         store.add(name, raw_head(8), np.full(N_QUERIES, value))
@@ -225,6 +240,20 @@ def test_heads_that_were_each_trained_on_their_own_collection_are_one_row(
     (board,) = store.boards()
     assert [row.label for row in board.rows] == ["raw encoder", "linear random 8d"]
     assert board.rows[1].mean is not None
+
+
+def test_heads_of_a_collection_and_of_samples_of_it_are_rows_of_their_own(
+    store: Store, rng: np.random.Generator
+) -> None:
+    known = (TrainedOn(collection="a", split="train"),)
+    store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
+    means = {}
+    for dataset in ("a", "a-pairs5-seed0", "a-pairs9-seed0"):
+        own = head(0, dataset=dataset, train_caches=f"{dataset}123").model_copy(update={"trained_on": known})
+        means[dataset] = store.add("a", own, rng.uniform(size=N_QUERIES)).metrics["ndcg@10"]
+    (board,) = store.boards()
+    found = {row.label.split("dataset=")[1].split(",")[0]: row.cells["a/test"].mean for row in board.rows[1:]}
+    assert found == {"its own collection": means.pop("a"), **means}
 
 
 def test_p_values_are_corrected_for_the_collections_of_a_row(store: Store, rng: np.random.Generator) -> None:

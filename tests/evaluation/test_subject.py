@@ -55,6 +55,18 @@ def test_the_second_evaluation_is_the_first_ones_result(home: Home, make_subject
     assert subject.evaluate(raw_head(32), never, store) == first
 
 
+def test_a_head_that_other_code_made_alike_has_the_stored_result_and_its_own_code(
+    home: Home, make_subject: MakeSubject
+) -> None:
+    store, subject = ResultStore(home.results), make_subject()
+    older, newer = (other_head().model_copy(update={"code": code}) for code in ("1111", "2222"))
+    first = subject.evaluate(older, lambda: encode_raw, store)
+    again = subject.evaluate(newer, never, store)
+    assert (first.system.code, again.system.code) == ("1111", "2222")
+    assert again.key == first.key
+    assert store.all() == [first]
+
+
 def _pair(home: Home, name: str) -> CachePair:
     from ragcun_cache.cache import open_pair
 
@@ -128,6 +140,26 @@ def test_a_sampled_collection_has_its_own_metric_names(home: Home, make_subject:
     assert list(sample.metrics) == ["ndcg@10[sample]", "map@100[sample]", "recall@100[sample]", "mrr@10[sample]"]
     assert list(full.metrics) == ["ndcg@10", "map@100", "recall@100", "mrr@10"]
     assert list(store.per_query(sample).values) == list(sample.metrics)
+
+
+@pytest.mark.parametrize(
+    ("sample_of", "model", "trained"),
+    [
+        ("msmarco", "sentence-transformers/all-mpnet-base-v2", True),
+        ("msmarco", "all-mpnet-base-v2-reference", True),
+        ("msmarco", "sentence-transformers/all-MiniLM-L6-v2", True),
+        ("quora", "all-distilroberta-v1", True),
+        ("scifact", "all-MiniLM-L12-v2", False),
+        ("msmarco", "paraphrase-MiniLM-L6-v2", False),
+        (None, "all-MiniLM-L6-v2", False),
+    ],
+)
+def test_collections_that_the_encoder_was_trained_on_are_known_by_source_and_model(
+    make_subject: MakeSubject, sample_of: str | None, model: str, trained: bool
+) -> None:
+    subject = make_subject(sample_of=sample_of)
+    vars(subject)["setting"] = subject.setting.model_copy(update={"model": model})
+    assert subject.in_base_training == trained
 
 
 def test_per_query_scores_are_kept_at_full_precision(home: Home, make_subject: MakeSubject) -> None:
