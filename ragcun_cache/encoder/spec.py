@@ -32,6 +32,8 @@ TOKENIZER_FILES = (
 _PROMPT_NAMES = {Role.QUERY: ("query",), Role.PASSAGE: ("document", "passage", "corpus")}
 # Their first token has position padding_idx + 1 (create_position_ids_from_input_ids in transformers).
 _POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
+# They send queries and passages different ways; the second name is that of older models.
+_ROUTERS = frozenset({"Router", "Asym"})
 # Facts of the machine that saved the model, which change no vector.
 _CONFIG_NOISE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 
@@ -116,6 +118,14 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
                 config |= {key: value for key, value in _json(path).items() if key not in _CONFIG_NOISE}
         config.pop("max_seq_length", None)  # Stands in the spec by itself, as a user can change it.
         modules.append({"class": name, "config": config})
+    if routers := [module["class"] for module in modules if module["class"] in _ROUTERS]:
+        raise EncoderError(
+            "models that encode queries and passages in different ways are not supported",
+            where=folder,
+            expected="the same modules for both",
+            found=routers[0],
+            fix="encode its base model, and apply what follows that as a head",
+        )
     if modules[0]["class"] != "Transformer":
         raise EncoderError(
             "this kind of model is not supported",

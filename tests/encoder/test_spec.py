@@ -82,6 +82,19 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
         spec_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["sentence_transformers.base.modules.router.Router", "sentence_transformers.models.Asym"]
+)
+@pytest.mark.parametrize("position", [0, 2])
+def test_a_model_with_different_ways_for_queries_and_passages_is_refused(model: Path, name: str, position: int) -> None:
+    path = model / "modules.json"
+    modules = json.loads(path.read_text())
+    modules.insert(position, {"idx": position, "name": str(position), "path": f"{position}_Router", "type": name})
+    path.write_text(json.dumps(modules))
+    with pytest.raises(EncoderError, match=r"different ways[\s\S]*encode its base model, and apply .* as a head"):
+        spec_of(model, Role.QUERY)
+
+
 def test_wrong_weights_under_a_known_name_are_refused(home: Home, model: Path) -> None:
     shutil.copytree(model, home.models / "all-mpnet-base-v2")
     with pytest.raises(EncoderError, match="not the weights of all-mpnet-base-v2"):
