@@ -42,6 +42,7 @@ class Modules:
             ).eval()
         model.requires_grad_(False)
         model.max_seq_length = max_seq_length
+        model.truncate_dim = None  # Whole vectors are stored: a shorter one is a slice.
         self._tokenizer = model.tokenizer
         self.tokenise = Tokeniser(model.tokenizer, max_seq_length)
         self.transformer: nn.Module = model[0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,16 @@ def test_openvino_gives_the_vectors_of_torch(weights: Weights, precision: str, t
     assert np.einsum("nd,nd->n", expected_nd, found_nd).min() > 1 - tolerance
     if precision == "fp32":
         np.testing.assert_allclose(found_nd, expected_nd, atol=tolerance)
+
+
+def test_a_model_that_would_cut_its_vectors_is_stored_whole(weights: Weights, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(weights.folder, tmp_path / "model"))
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncate_dim": 8}))
+    cut = backend_of(Weights.of("cut", folder, tmp_path), backend="torch", precision="fp32")
+    assert cut.dim == 32
+    whole = backend_of(weights, backend="torch", precision="fp32")
+    np.testing.assert_array_equal(vectors_of(cut, TEXTS), vectors_of(whole, TEXTS))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
