@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
-from ragcun_cache.encoder.backend import Backend
-from ragcun_cache.encoder.choice import choose
+from ragcun_cache.encoder.backend import Backend, OutOfMemory
+from ragcun_cache.encoder.batches import padded_length
+from ragcun_cache.encoder.choice import choose, is_decoder
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
@@ -50,6 +52,37 @@ def test_openvino_gives_the_vectors_of_torch(weights: Weights, precision: str, t
         np.testing.assert_allclose(found_nd, expected_nd, atol=tolerance)
 
 
+def test_a_model_that_would_cut_its_vectors_is_stored_whole(weights: Weights, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(weights.folder, tmp_path / "model"))
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncate_dim": 8}))
+    cut = backend_of(Weights.of("cut", folder, tmp_path), backend="torch", precision="fp32")
+    assert cut.dim == 32
+    whole = backend_of(weights, backend="torch", precision="fp32")
+    np.testing.assert_array_equal(vectors_of(cut, TEXTS), vectors_of(whole, TEXTS))
+
+
+def test_in_bf16_only_the_weights_of_the_transformer_are_rounded(
+    tiny_encoder_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    import torch
+
+    folder = tiny_encoder_of("modernbert", bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
+    full, half = (Modules(folder, device="cpu", max_seq_length=16, precision=name) for name in ("fp32", "bf16"))
+    expected, found = dict(full.transformer.named_buffers()), dict(half.transformer.named_buffers())
+    assert any("inv_freq" in name for name in found)
+    for name, buffer in found.items():
+        torch.testing.assert_close(buffer, expected[name], rtol=0, atol=0)
+    for (name, weight), rounded in zip(full.transformer.named_parameters(), half.transformer.parameters(), strict=True):
+        assert torch.equal(weight.bfloat16(), rounded), name
+    for whole, module in zip(full._rest, half._rest, strict=True):
+        for weight, other in zip(whole.parameters(), module.parameters(), strict=True):
+            torch.testing.assert_close(other, weight, rtol=0, atol=0)
+    assert any(True for module in half._rest for _ in module.parameters())
+    backend = backend_of(Weights.of("rotary", folder, tmp_path), backend="torch", precision="bf16")
+    assert np.isfinite(vectors_of(backend, TEXTS)).all()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights, precision: str) -> None:
     backend = backend_of(weights, backend="openvino", precision=precision)
@@ -65,6 +98,17 @@ def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights,
             assert norm_b[0] == norms_b[row]
 
     alone_or_together()
+
+
+def test_padding_of_a_long_text_is_within_a_local_window(tiny_encoder_of: Callable[..., Path], tmp_path: Path) -> None:
+    special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    folder = tiny_encoder_of("modernbert", max_seq_length=4096, max_position_embeddings=4096, **special)
+    local = Weights.of("local", folder, tmp_path / "graphs")
+    ids, vectors = [5 + token % 50 for token in range(2049)], []
+    for name in ("openvino", "torch"):
+        backend = backend_of(local, backend=name, precision="fp32")
+        vectors.append(backend.embed([ids], padded_length(len(ids), 4096))[0])
+    np.testing.assert_allclose(*vectors, atol=1e-4)
 
 
 def test_a_model_is_converted_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +181,41 @@ def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: P
     assert not list(tmp_path.rglob("*.xml"))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "MPS backend out of memory (MPS allocated: 9.00 GB)",
+        "Invalid buffer size: 18.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_batch_that_does_not_fit_is_known_on_every_device(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    backend = backend_of(weights, backend="torch", precision="fp32")
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(backend, "_transformer", lambda features: fail(RuntimeError(message)))
+    with pytest.raises(OutOfMemory):
+        backend.embed([[1, 2]], 2)
+    monkeypatch.setattr(backend, "_transformer", lambda features: fail(RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        backend.embed([[1, 2]], 2)
+
+
+def test_a_model_that_cannot_be_loaded_is_named(weights: Weights, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(weights.folder, tmp_path / "model"))
+    path = folder / "config.json"
+    whole = json.loads(path.read_text())
+    code = {"model_type": "of-its-own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    for config in ({}, whole | code, whole | {"hidden_size": 31}):
+        path.write_text(json.dumps(config))
+        with pytest.raises(EncoderError, match=r"cannot be loaded[\s\S]*model[\s\S]*found: +\w+Error: \w+"):
+            Modules(folder, device="cpu", max_seq_length=16)
+
+
 def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_computes_in_bf16", lambda device: True)
     taken = choose("auto", "auto", "cpu")
@@ -153,6 +232,25 @@ def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None
     assert "not installed" in without.reason
     with pytest.raises(ConfigError, match="pip install openvino"):
         choose("openvino", "auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [
+        *((kind, False) for kind in ("bert", "mpnet", "roberta", "electra", "modernbert", "t5")),
+        *((kind, True) for kind in ("qwen3", "mistral", "gemma3_text", "llama", "gpt_neox", "bloom")),
+    ],
+)
+def test_auto_takes_torch_for_a_decoder(weights: Weights, tmp_path: Path, kind: str, decoder: bool) -> None:
+    from transformers import AutoConfig
+
+    folder = Path(shutil.copytree(weights.folder, tmp_path / "model"))
+    AutoConfig.for_model(kind).save_pretrained(folder)
+    assert is_decoder(folder) is decoder
+    model = FrozenModel(Weights.of(kind, folder, tmp_path), EncodeConfig(device="cpu"))
+    assert model.choice.backend == ("torch" if decoder else "openvino")
+    assert ("the model is a decoder" in model.choice.reason) is decoder
+    assert choose("openvino", "fp32", "cpu", decoder=decoder).backend == "openvino", "who asks for it gets it"
 
 
 def test_bf16_is_taken_only_on_a_gpu_that_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
