@@ -36,8 +36,9 @@ class FrozenModel:
 
     @cached_property
     def backend(self) -> Backend:
-        """The loaded model."""
+        """The loaded model. Raises EncoderError if its weights are not those of its spec."""
         backend = self._load(self.spec(Role.PASSAGE).max_seq_length)
+        self.weights.check_unchanged()  # Training may save into the folder of the model.
         if self.config.batch_tokens:
             backend.batch_tokens = self.config.batch_tokens
         return backend

@@ -36,7 +36,8 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
         int8: with int8 weights, symmetric and scaled by output channel, instead of float32.
 
     Raises:
-        EncoderError: OpenVINO cannot convert the model, int8 lacks its package, or the disk is full.
+        EncoderError: OpenVINO cannot convert the model, its weights have changed since they were hashed, int8 lacks its
+            package, or the disk is full.
     """
     versions = {name: version for name, version in library_versions().items() if name in _VERSIONS}
     configs = {
@@ -47,6 +48,7 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
     folder = weights.graphs / f"{weights.model_id.replace('/', '__')}-{'int8' if int8 else 'fp32'}-{key}"
     if not _is_sound(folder):
         graph = _convert(weights, transformer)
+        weights.check_unchanged()  # A graph of others would be kept under the name of these.
         _publish(_with_int8_weights(graph) if int8 else graph, folder)
     return folder / GRAPH_NAME
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,6 +136,22 @@ def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: P
     with pytest.raises(EncoderError, match=r"cannot convert[\s\S]*--backend torch"):
         transformer_graph(other, Odd(), int8=False)
     assert not list(tmp_path.rglob("*.xml"))
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_weights_that_changed_since_they_were_hashed_are_refused(
+    tiny_encoder: Path, tmp_path: Path, backend: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_encoder, tmp_path / "checkpoint-last")
+    found = Weights.of("checkpoint-last", folder, tmp_path / "graphs")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EncoderError, match=r"changed while they were loaded[\s\S]*others: model\.safetensors"):
+        backend_of(found, backend=backend, precision="fp32")
+    assert not list(tmp_path.rglob("*.xml")), "a graph is kept under the name of other weights"
+    backend_of(Weights.of("checkpoint-last", folder, tmp_path / "graphs"), backend=backend, precision="fp32")
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
