@@ -17,10 +17,14 @@ from ragcun_cache.role import Role
 class FrozenModel:
     """An encoder whose settings are settled, and whose weights are loaded when the first text needs them."""
 
-    def __init__(self, weights: Weights, config: EncodeConfig) -> None:
-        """Settle device, backend and precision. Raises ConfigError if this machine does not have them."""
+    def __init__(self, weights: Weights, config: EncodeConfig, threads: int | None = None) -> None:
+        """Settle device, backend and precision. Raises ConfigError if this machine does not have them.
+
+        ``threads`` is for OpenVINO on a CPU, which goes by no setting of the process; None: as many as it sees cores.
+        """
         device = resolve_device(config.device)
         self.weights = weights
+        self.threads = threads
         self.choice = choose(config.backend, config.precision, device)
         settled = {"device": device, "backend": self.choice.backend, "precision": self.choice.precision}
         self.config = config.model_copy(update=settled)
@@ -48,7 +52,9 @@ class FrozenModel:
         if self.choice.backend == "openvino":
             from ragcun_cache.encoder.openvino_backend import OpenvinoBackend
 
-            return OpenvinoBackend(self.weights, precision=precision, max_seq_length=max_seq_length)
+            return OpenvinoBackend(
+                self.weights, precision=precision, max_seq_length=max_seq_length, threads=self.threads
+            )
         from ragcun_cache.encoder.torch_backend import TorchBackend
 
         return TorchBackend(

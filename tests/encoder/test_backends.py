@@ -20,6 +20,7 @@ from ragcun_cache.encoder.choice import choose
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
+from ragcun_cache.encoder.openvino_backend import OpenvinoBackend
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import ConfigError, EncoderError
 from ragcun_cache.files import sha256_file
@@ -136,6 +137,19 @@ def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: P
     with pytest.raises(EncoderError, match=r"cannot convert[\s\S]*--backend torch"):
         transformer_graph(other, Odd(), int8=False)
     assert not list(tmp_path.rglob("*.xml"))
+
+
+def test_openvino_takes_the_threads_that_it_is_given_and_no_other_setting(weights: Weights) -> None:
+    vectors = []
+    for threads, pinned in ((None, True), (1, False)):
+        model = FrozenModel(weights, EncodeConfig(device="cpu", backend="openvino", precision="fp32"), threads)
+        assert isinstance(model.backend, OpenvinoBackend)
+        compiled = model.backend._request.get_compiled_model()
+        assert threads in (None, compiled.get_property("INFERENCE_NUM_THREADS"))
+        if sys.platform == "linux":  # Elsewhere nothing is ever pinned.
+            assert compiled.get_property("ENABLE_CPU_PINNING") is pinned
+        vectors.append(vectors_of(model.backend, TEXTS).tobytes())
+    assert vectors[0] == vectors[1]
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
