@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -9,6 +10,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from ragcun_cache.errors import ArchiveError
+from ragcun_cache.files import sync_folder
 from ragcun_cache.progress import progress
 
 _BLOCK_BYTES = 1 << 20
@@ -47,7 +49,7 @@ def _refuse_unsafe(archive_path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def unpack(archive_path: Path, folder: Path) -> None:
-    """Unpack a zip archive into ``folder``.
+    """Unpack a zip archive into ``folder``, durably: its files may be renamed and the archive removed afterwards.
 
     Raises:
         ArchiveError: it is not a zip archive or damaged, a member is a link or has an absolute or ``..`` name, or it
@@ -66,5 +68,9 @@ def unpack(archive_path: Path, folder: Path) -> None:
                         while block := source.read(_BLOCK_BYTES):
                             copy.write(block)
                             advance(len(block))
+                        copy.flush()
+                        os.fsync(copy.fileno())
+            for made in (folder, *folder.rglob("*/")):
+                sync_folder(made)
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ArchiveError("archive is damaged", where=archive_path, found=str(error)) from error

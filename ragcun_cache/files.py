@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,27 @@ _COPY_BLOCK = 1 << 22
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable (a rename is only safe once its folder is synced)."""
+    """Make the names in ``folder`` durable (a rename is only safe once its folder is synced).
+
+    Windows has no such call, and some network file systems refuse it: there it is up to them.
+    """
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable that something else has written."""
+    # Windows syncs only what may be written, elsewhere a file may be read-only.
+    with path.open("r+b" if os.name == "nt" else "rb") as handle:
+        os.fsync(handle.fileno())
 
 
 def make_folder(folder: Path) -> None:
@@ -62,8 +78,7 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(read, written, _COPY_BLOCK)
         return
     # Whoever brought the file here may not have made it durable.
-    with target.open("rb") as handle:
-        os.fsync(handle.fileno())
+    sync_file(target)
     sync_folder(target.parent)
 
 

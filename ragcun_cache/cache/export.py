@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ragcun_cache.cache.convert import check_file
 from ragcun_cache.cache.reader import EmbeddingCache
 from ragcun_cache.errors import CacheError
-from ragcun_cache.files import sync_folder, write_json
+from ragcun_cache.files import sync_file, sync_folder, write_json
 from ragcun_cache.progress import progress
 
 ExportFormat = Literal["npy", "parquet", "safetensors", "hf-dataset"]
@@ -98,8 +98,7 @@ def _partial(out: Path) -> Iterator[Path]:
         yield partial
         for path in [partial] if partial.is_file() else sorted(partial.rglob("*")):
             if path.is_file():
-                with path.open("rb") as handle:
-                    os.fsync(handle.fileno())
+                sync_file(path)
         if out.is_dir():
             shutil.rmtree(out)
         partial.replace(out)

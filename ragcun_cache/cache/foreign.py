@@ -19,6 +19,7 @@ from ragcun_cache.errors import CacheError
 from ragcun_cache.files import sha256_file, sha256_json
 
 _BATCH_ROWS = 8192
+_NORMS = "norm"
 _DTYPES = ("float16", "float32", "float64")
 
 FloatDtype = Literal["float16", "float32", "float64"]
@@ -32,11 +33,13 @@ class ForeignVectors:
         ids: identifier of every row.
         vectors_nd: (rows, dim), of any floating-point dtype; mapped from a file, so that only rows in use cost memory.
         sha256: of all files that they were read from.
+        norms: (rows,), of any floating-point dtype, from before the vectors were normalised; None where no file says.
     """
 
     ids: list[str]
     vectors_nd: NDArray[np.floating]
     sha256: str
+    norms: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ def _read_ids(path: Path) -> list[str]:
     return [str(one) for one in content]
 
 
-def _require(columns: Columns, there: list[str], where: Path) -> None:
+def _present(columns: Columns, schema: pa.Schema, where: Path) -> list[str]:
+    """Return the columns to read: ids, vectors, and the norms where there are any."""
+    there = schema.names
     for name, flag in ((columns.ids, "--id-column"), (columns.vectors, "--vector-column")):
         if name not in there:
             raise CacheError(
@@ -148,6 +153,8 @@ def _require(columns: Columns, there: list[str], where: Path) -> None:
                 found=f"columns {', '.join(there)}",
                 fix=f"name the column with {flag}",
             )
+    has_norms = _NORMS in there and pa.types.is_floating(schema.field(_NORMS).type)
+    return [columns.ids, columns.vectors, *([_NORMS] if has_norms else [])]
 
 
 def _dataset_tables(folder: Path, columns: Columns) -> Iterator[pa.Table]:
@@ -156,21 +163,22 @@ def _dataset_tables(folder: Path, columns: Columns) -> Iterator[pa.Table]:
         dataset = datasets.load_from_disk(str(folder))
     except (ValueError, KeyError) as error:
         raise CacheError("the dataset cannot be read", where=folder, found=error) from None
-    _require(columns, dataset.column_names, folder)
-    yield from dataset.select_columns([columns.ids, columns.vectors]).with_format("arrow").iter(_BATCH_ROWS)
+    names = _present(columns, dataset.features.arrow_schema, folder)
+    yield from dataset.select_columns(names).with_format("arrow").iter(_BATCH_ROWS)
 
 
 def _parquet_tables(files: list[Path], columns: Columns) -> Iterator[pa.Table]:
     for path in files:
         with pq.ParquetFile(path) as file:
-            _require(columns, file.schema_arrow.names, path)
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[columns.ids, columns.vectors]):
+            names = _present(columns, file.schema_arrow, path)
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
                 yield pa.Table.from_batches([batch])
 
 
 def _staged(tables: Iterator[pa.Table], columns: Columns, sha256: str, where: Path, staging: Path) -> ForeignVectors:
     """Copy the vectors of ``tables`` to an unnamed file, so that any row of them can be had."""
     ids: list[str] = []
+    norms: list[NDArray[np.floating]] = []
     dim: int | None = None
     with tempfile.TemporaryFile(dir=staging) as handle:
         for table in tables:
@@ -181,13 +189,17 @@ def _staged(tables: Iterator[pa.Table], columns: Columns, sha256: str, where: Pa
                 dim, dtype = block_nd.shape[1], np.float16 if block_nd.dtype == np.float16 else np.float32
             if block_nd.shape[1] != dim:
                 raise _ragged(where, start, dim, block_nd.shape[1])
+            if _NORMS in table.column_names:
+                norms.append(table.column(_NORMS).to_numpy())
             with np.errstate(over="ignore"):  # What float32 cannot hold becomes inf, which is found with its row later.
                 _stage(np.ascontiguousarray(block_nd, dtype), handle)
         if not dim:
             raise CacheError("there are no vectors here", where=where, found=f"{len(ids):,} rows")
         handle.flush()
         vectors_nd = np.memmap(handle, dtype, "r", shape=(len(ids), dim))
-    return ForeignVectors(ids, vectors_nd, sha256)
+    if norms and sum(map(len, norms)) != len(ids):
+        raise CacheError(f"some of the files have a column {_NORMS!r}, others have none", where=where)
+    return ForeignVectors(ids, vectors_nd, sha256, np.concatenate(norms) if norms else None)
 
 
 def _stage(block_nd: NDArray[np.floating], handle: IO[bytes]) -> None:

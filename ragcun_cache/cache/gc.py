@@ -13,9 +13,11 @@ from pathlib import Path
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.pair import list_caches, made_at
+from ragcun_cache.cache.place import LocalPlace
+from ragcun_cache.cache.reader import read_manifest
 from ragcun_cache.cache.writer import writer_lock
 from ragcun_cache.collections import collections_on_disk, open_collection
-from ragcun_cache.errors import CollectionError
+from ragcun_cache.errors import CacheError, CollectionError
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
@@ -119,8 +121,11 @@ def find_garbage(home: Home, named: Sequence[CacheLayout] = ()) -> list[Garbage]
 
 
 def remove(garbage: Garbage) -> None:
-    """Delete the cache. Raises CacheError if another process is writing it."""
+    """Delete the cache. Raises CacheError if another process is writing it, or has since it was found."""
     with writer_lock(garbage.layout):
+        # It was listed without its lock, and what decides of others may take minutes.
+        if read_manifest(LocalPlace(garbage.layout.folder)) != garbage.manifest:
+            raise CacheError("it has changed since it was looked at", where=garbage.layout.folder)
         # The manifests go first, the copy before: what is left after a crash is no cache, not a damaged one.
         garbage.layout.manifest_copy.unlink(missing_ok=True)
         garbage.layout.manifest.unlink()

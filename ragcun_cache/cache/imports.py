@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ragcun_cache.cache.foreign import Columns, FloatDtype, read_foreign
+from ragcun_cache.cache.foreign import Columns, FloatDtype, ForeignVectors, read_foreign
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, encoder_fingerprint, spec_fingerprint
 from ragcun_cache.cache.place import LocalPlace
@@ -70,7 +70,8 @@ def import_vectors(
 ) -> CacheLayout:
     """Write a cache of vectors that another tool computed, in the order of the collection, and return where it is.
 
-    The vectors are stored with unit norm, their norms beside them; a vector of zeros stays one. Importing the same
+    The vectors are stored with unit norm, their norms beside them; a vector of zeros stays one. A column ``norm`` says
+    what the norms are of vectors that were normalised before, as ``caches export`` writes it. Importing the same
     files again does nothing; an import that was interrupted goes on.
 
     Args:
@@ -83,8 +84,8 @@ def import_vectors(
 
     Raises:
         CollectionError: the collection cannot be read.
-        CacheError: ids are not exactly those of the collection, a vector is not finite, a file cannot be read, or other
-            vectors were imported under the same name.
+        CacheError: ids are not exactly those of the collection, a vector or norm is not finite, a file cannot be read,
+            or other vectors were imported under the same name.
     """
     content = collection.content_sha256(role)
     wanted, digests = _texts(collection, role, config.prompt)
@@ -97,6 +98,8 @@ def import_vectors(
     layout = CacheLayout.of(caches, collection.name, role, fingerprint, content)
     # The same file read by other columns is another source.
     read_by = config.model_dump(mode="json", include={"id_column", "vector_column", "vector_dtype"})
+    if foreign.norms is not None:
+        read_by["norm_column"] = True
     source = sha256_json({"file": foreign.sha256, **read_by})
     asked = Manifest(
         collection=collection.name,
@@ -124,7 +127,7 @@ def import_vectors(
         while writer.manifest.rows < len(wanted):
             start = writer.manifest.rows
             rows = slice(start, min(start + writer.manifest.shard_rows, len(wanted)))
-            unit_nd, norms = _unit(foreign.vectors_nd, positions[rows], wanted[rows], config.storage_dtype, vectors)
+            unit_nd, norms = _unit(foreign, positions[rows], wanted[rows], config.storage_dtype, vectors)
             writer.append(
                 Shard(
                     ids=wanted[rows],
@@ -166,10 +169,11 @@ def _positions(found: list[str], wanted: list[str], where: Path, what: str) -> N
     """Return the row in ``found`` of every id in ``wanted``; the two must hold the same ids, each once."""
     row_of = {identifier: row for row, identifier in enumerate(found)}
     wanted_ids = set(wanted)
+    repeated = Counter(found) if len(row_of) < len(found) else Counter()
     problems = {
         "missing": [identifier for identifier in wanted if identifier not in row_of],
         "not in the collection": [identifier for identifier in row_of if identifier not in wanted_ids],
-        "more than once": [identifier for identifier, times in Counter(found).items() if times > 1],
+        "more than once": [identifier for identifier, times in repeated.items() if times > 1],
     }
     lines = [f"{len(some):,} {problem} ({_examples(some)})" for problem, some in problems.items() if some]
     if lines:
@@ -208,14 +212,14 @@ def _check_same_source(layout: CacheLayout, source_sha256: str) -> None:
 
 
 def _unit(
-    vectors_nd: NDArray[np.floating], positions: NDArray[np.int64], ids: list[str], dtype: str, where: Path
+    foreign: ForeignVectors, positions: NDArray[np.int64], ids: list[str], dtype: str, where: Path
 ) -> tuple[NDArray[np.floating], NDArray[np.float32]]:
     """Return unit vectors and norms of the rows at ``positions``, computed in float64, a block at a time."""
-    unit_nd = np.empty((len(positions), vectors_nd.shape[1]), dtype=dtype)
+    unit_nd = np.empty((len(positions), foreign.vectors_nd.shape[1]), dtype=dtype)
     norms = np.empty(len(positions), np.float32)
     for start in range(0, len(positions), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        block_nd = vectors_nd[positions[block]].astype(np.float64)
+        block_nd = foreign.vectors_nd[positions[block]].astype(np.float64)
         norm_n = np.sqrt(np.einsum("nd,nd->n", block_nd, block_nd))
         with np.errstate(over="ignore"):
             norms[block] = norm_n
@@ -225,4 +229,18 @@ def _unit(
                 "a vector is not finite", where=f"{where}, row {positions[row]}", found=f"the vector of {ids[row]!r}"
             )
         unit_nd[block] = block_nd / np.where(norm_n == 0, 1, norm_n)[:, None]
+        if foreign.norms is None:
+            continue
+        with np.errstate(over="ignore"):
+            norms[block] = foreign.norms[positions[block]]
+        # What is 0 is the norm of a vector of zeros, and of no other.
+        wrong = ~np.isfinite(norms[block]) | (norms[block] < 0) | ((norms[block] == 0) != (norm_n == 0))
+        if wrong.any():
+            row = start + int(np.flatnonzero(wrong)[0])
+            raise CacheError(
+                "a norm is not that of a vector",
+                where=f"{where}, row {positions[row]}",
+                expected="a finite number above 0, and 0 only for a vector of zeros",
+                found=f"{norms[row]} for {ids[row]!r}",
+            )
     return unit_nd, norms

@@ -68,8 +68,10 @@ def merge(split: Split, *, keep: bool = False) -> Manifest:
         for layout in split.parts.values():
             locks.enter_context(writer_lock(layout))
         if split.whole.manifest.exists() and (found := read_manifest(LocalPlace(split.whole.folder))).complete:
-            # An earlier merge was interrupted when it was all but done, or somebody encoded the whole.
+            # An earlier merge was interrupted when it was all but done, or somebody encoded the whole, or copied it
+            # here: of a copy that was cut off the manifest may be all that there is.
             with writer_lock(split.whole):
+                EmbeddingCache(split.whole.folder)
                 bring_copy_along(split.whole, found)
             return found if keep else _without_parts(split, found)
         manifests = {number: read_manifest(LocalPlace(layout.folder)) for number, layout in split.parts.items()}

@@ -331,7 +331,7 @@ def gc(
         if removed:
             try:
                 remove(one)
-            except CacheError as error:  # Somebody is writing it; the others can go all the same.
+            except CacheError as error:  # Somebody is writing it, or has; the others can go all the same.
                 removed, refused = False, error.problem
         records.append(
             {

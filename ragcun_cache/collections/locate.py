@@ -13,7 +13,7 @@ from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, is_collecti
 from ragcun_cache.collections.pydocs import PYDOCS, make_pydocs
 from ragcun_cache.collections.registry import GROUPS, REGISTRY, Archive, archive_of
 from ragcun_cache.errors import CollectionError, unknown_choice
-from ragcun_cache.files import sha256_file, write_json
+from ragcun_cache.files import sha256_file, sync_folder, write_json
 from ragcun_cache.home import Home
 
 
@@ -65,6 +65,7 @@ def _install(archive: Archive, top: str, home: Home) -> None:
             record = {"url": archive.url, "md5": archive.md5, "zip_sha256": sha256_file(zipped)}
             write_json(inside / RECORD_FILE, record)
             inside.rename(folder)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
         zipped.unlink()

@@ -17,10 +17,14 @@ from ragcun_cache.role import Role
 class FrozenModel:
     """An encoder whose settings are settled, and whose weights are loaded when the first text needs them."""
 
-    def __init__(self, weights: Weights, config: EncodeConfig) -> None:
-        """Settle device, backend and precision. Raises ConfigError if this machine does not have them."""
+    def __init__(self, weights: Weights, config: EncodeConfig, threads: int | None = None) -> None:
+        """Settle device, backend and precision. Raises ConfigError if this machine does not have them.
+
+        ``threads`` is for OpenVINO on a CPU, which goes by no setting of the process; None: as many as it sees cores.
+        """
         device = resolve_device(config.device)
         self.weights = weights
+        self.threads = threads
         decoder = config.backend == "auto" and device == "cpu" and is_decoder(weights.folder)
         self.choice = choose(config.backend, config.precision, device, decoder=decoder)
         settled = {"device": device, "backend": self.choice.backend, "precision": self.choice.precision}
@@ -37,8 +41,9 @@ class FrozenModel:
 
     @cached_property
     def backend(self) -> Backend:
-        """The loaded model."""
+        """The loaded model. Raises EncoderError if its weights are not those of its spec."""
         backend = self._load(self.spec(Role.PASSAGE).max_seq_length)
+        self.weights.check_unchanged()  # Training may save into the folder of the model.
         if self.config.batch_tokens:
             backend.batch_tokens = self.config.batch_tokens
         return backend
@@ -48,7 +53,9 @@ class FrozenModel:
         if self.choice.backend == "openvino":
             from ragcun_cache.encoder.openvino_backend import OpenvinoBackend
 
-            return OpenvinoBackend(self.weights, precision=precision, max_seq_length=max_seq_length)
+            return OpenvinoBackend(
+                self.weights, precision=precision, max_seq_length=max_seq_length, threads=self.threads
+            )
         from ragcun_cache.encoder.torch_backend import TorchBackend
 
         return TorchBackend(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from secrets import token_hex
@@ -14,7 +13,7 @@ from filelock import FileLock
 from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
-from ragcun_cache.files import sha256_file, sha256_json, sync_folder, write_json
+from ragcun_cache.files import sha256_file, sha256_json, sync_file, sync_folder, write_json
 from ragcun_cache.provenance import library_versions
 
 if TYPE_CHECKING:
@@ -36,7 +35,8 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
         int8: with int8 weights, symmetric and scaled by output channel, instead of float32.
 
     Raises:
-        EncoderError: OpenVINO cannot convert the model, int8 lacks its package, or the disk is full.
+        EncoderError: OpenVINO cannot convert the model, its weights have changed since they were hashed, int8 lacks its
+            package, or the disk is full.
     """
     versions = {name: version for name, version in library_versions().items() if name in _VERSIONS}
     configs = {
@@ -47,6 +47,7 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
     folder = weights.graphs / f"{weights.model_id.replace('/', '__')}-{'int8' if int8 else 'fp32'}-{key}"
     if not _is_sound(folder):
         graph = _convert(weights, transformer)
+        weights.check_unchanged()  # A graph of others would be kept under the name of these.
         _publish(_with_int8_weights(graph) if int8 else graph, folder)
     return folder / GRAPH_NAME
 
@@ -75,8 +76,7 @@ def _publish(graph: Any, folder: Path) -> None:
         # fp16 weights would be rounded twice on their way to bf16.
         openvino.save_model(graph, partial / GRAPH_NAME, compress_to_fp16=False)
         for name in _FILES:
-            with (partial / name).open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync_file(partial / name)
         write_json(partial / _CHECKSUMS_NAME, {name: sha256_file(partial / name) for name in _FILES})
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not _is_sound(folder):

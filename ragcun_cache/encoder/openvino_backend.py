@@ -23,7 +23,7 @@ class OpenvinoBackend:
     int8 it is near the same (kernels are chosen by size), so a resumed encode need not give the bytes of another.
     """
 
-    def __init__(self, weights: Weights, *, precision: str, max_seq_length: int) -> None:
+    def __init__(self, weights: Weights, *, precision: str, max_seq_length: int, threads: int | None = None) -> None:
         """Load the model, converting it if that was never done.
 
         Args:
@@ -31,6 +31,7 @@ class OpenvinoBackend:
             precision: fp32, bf16, or int8: weights and inputs of linear layers in int8, all else in float32 (chips that
                 do not compute in bf16 would emulate it, many times slower).
             max_seq_length: tokens read of each text.
+            threads: of the forward pass; None: as many as there are cores that this process may use.
 
         Raises:
             EncoderError: the model cannot be converted.
@@ -43,11 +44,14 @@ class OpenvinoBackend:
         path = transformer_graph(weights, self._modules.transformer, int8=precision == "int8")
         del self._modules.transformer  # OpenVINO has the weights: torch's copy would only take memory.
         core = openvino.Core()
-        hints = {
+        hints: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP if precision == "int8" else 0,
         }
+        if threads is not None:
+            # Every process would pin its threads to the same first cores.
+            hints |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         self._request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
         self.batch_tokens = _BATCH_TOKENS
         self.dim = self._modules.dim

@@ -69,6 +69,23 @@ class Weights:
             )
         return weights
 
+    def check_unchanged(self) -> None:
+        """Hash the weights again, for whoever has just loaded them.
+
+        Raises:
+            EncoderError: they are no longer those that were hashed, so what was loaded may be either.
+        """
+        found = _weight_hashes(self.folder)
+        if found != self.sha256:
+            names = sorted(name for name, _ in self.sha256.items() ^ found.items())
+            raise EncoderError(
+                "the weights changed while they were loaded",
+                where=self.folder,
+                expected="the files that were there when the command began",
+                found=f"others: {', '.join(dict.fromkeys(names))}",
+                fix="run it again when nothing is saved there any more, or copy the folder and name the copy",
+            )
+
 
 def find_weights(model: str, home: Home, model_id: str | None = None) -> Weights:
     """Return the model's folder, fetching it first if it is not on this machine.

@@ -139,6 +139,32 @@ def test_what_was_exported_comes_back(to: str, collection: Collection, home: Hom
     ids = written[1] if to == "npy" else None
     back = import_vectors(collection, Role.PASSAGE, written[0], ids, config, tmp_path / "other")
     np.testing.assert_allclose(EmbeddingCache(back.folder).array(), cache.array(), rtol=1e-6)
+    if to != "npy":
+        np.testing.assert_array_equal(EmbeddingCache(back.folder).norms, cache.norms)
+    assert verify(back.folder) == []
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, float("nan"), float("inf"), 1e300, None])
+def test_a_norm_that_is_none_is_named(
+    norm: float | None, collection: Collection, home: Home, given, tmp_path: Path
+) -> None:
+    ids, vectors_nd = given
+    norms = [1.0] * ROWS
+    norms[2] = 0.0  # That of the vector of zeros.
+    norms[4] = norm
+    pq.write_table(pa.table({"id": ids, "vector": fixed_list(vectors_nd), "norm": norms}), tmp_path / "v.parquet")
+    with pytest.raises(CacheError, match=rf"a norm is not that of a vector[\s\S]*row 4[\s\S]*for '{ids[4]}'"):
+        import_vectors(collection, Role.PASSAGE, tmp_path / "v.parquet", None, CONFIG, home.caches)
+
+
+def test_a_column_of_norms_that_only_some_files_have_is_refused(
+    collection: Collection, home: Home, given, tmp_path: Path
+) -> None:
+    folder, _ = write_parquet_folder(tmp_path, *given)
+    table = pq.read_table(folder / "train-1.parquet")
+    pq.write_table(table.append_column("norm", pa.array([1.0] * len(table))), folder / "train-1.parquet")
+    with pytest.raises(CacheError, match="some of the files have a column 'norm'"):
+        import_vectors(collection, Role.PASSAGE, folder, None, CONFIG, home.caches)
 
 
 def test_again_does_nothing_and_other_vectors_are_refused(

@@ -169,6 +169,21 @@ def test_what_is_no_whole_set_of_parts_is_not_merged(driver: ModuleType, tmp_pat
     assert split.parts[1].manifest.exists()
 
 
+def test_parts_stay_where_the_whole_lacks_files_that_its_manifest_names(driver: ModuleType, tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_part(driver, tmp_path, Part(number, 2))
+    (split,) = find_splits(tmp_path, "any")
+    merge(split, keep=True)
+    shutil.copy2(split.whole.folder / "vectors-00006.npy", tmp_path)
+    (split.whole.folder / "vectors-00006.npy").unlink()
+    with pytest.raises(CacheError, match="a shard is damaged"):
+        merge(split)
+    assert all(part.manifest.exists() for part in split.parts.values())
+    shutil.copy2(tmp_path / "vectors-00006.npy", split.whole.folder)
+    assert merge(split).complete
+    assert not any(part.folder.exists() for part in split.parts.values())
+
+
 def test_parts_of_different_shard_sizes_are_not_merged(driver: ModuleType, tmp_path: Path) -> None:
     write_part(driver, tmp_path, Part(1, 2))
     with CacheWriter(

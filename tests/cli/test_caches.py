@@ -5,13 +5,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
 
-from ragcun_cache.cache import EmbeddingCache
+from ragcun_cache.cache import CacheLayout, EmbeddingCache, gc
 from ragcun_cache.cli.main import app
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, encode_collection
@@ -225,6 +226,35 @@ def test_gc_keeps_a_cache_that_is_being_written_and_goes_on(cached: Path, home: 
     assert [folder.exists() for folder in (first, second, folders[2])] == [True, False, True]
     (record,) = json.loads(run("gc", "--delete", "--json").stdout)
     assert (record["removed"], record["refused"]) == (True, None)
+
+
+def mark(folder: Path, *, complete: bool) -> None:
+    manifest = EmbeddingCache(folder, allow_incomplete=True).manifest
+    manifest.model_copy(update={"complete": complete}).write(CacheLayout(folder))
+
+
+def test_gc_keeps_a_cache_that_was_completed_while_it_looked_at_others(
+    cache_of, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    folders = []
+    for name in ("first", "second"):
+        folders.append(cache_of(home.caches, name, Role.PASSAGE, ["p0", "p1"], np.eye(2, dtype=np.float32)))
+        mark(folders[-1], complete=False)
+    find = gc.find_garbage
+
+    def find_slowly(*arguments: Any) -> list[gc.Garbage]:
+        found = find(*arguments)
+        mark(folders[0], complete=True)
+        return found
+
+    monkeypatch.setattr(gc, "find_garbage", find_slowly)
+    said = run("gc", "--delete").stdout
+    assert f"kept: {folders[0]}" in said
+    assert "has changed since" in said
+    assert EmbeddingCache(folders[0]).rows == 2
+    assert f"removed: {folders[1]}" in said
+    assert not folders[1].exists()
 
 
 def test_a_missing_manifest_is_found_and_restored(cached: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -165,6 +166,29 @@ def test_a_registered_name_is_downloaded_once(home: Home, monkeypatch: pytest.Mo
     assert record["url"] == asked[0]
     assert sorted(path.name for path in home.collections.iterdir()) in ([top], [f".{top}.lock", top])
     assert collections_on_disk(home) == {name: collection.folder}
+
+
+def test_a_download_is_durable_before_its_zip_goes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.collections.mkdir(parents=True)
+    layout = {f"scifact/{file}": text for file, text in LAYOUT.items()}
+    serve_archive(monkeypatch, "scifact", layout | {"scifact/qrels/test.tsv": "query-id\tcorpus-id\tscore\n"})
+    fsync, unlink, synced = os.fsync, Path.unlink, set[int]()
+
+    def noted(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def checked(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".zip":
+            folder = home.collections / "scifact"
+            assert {one.stat().st_ino for one in (folder.parent, folder, *folder.rglob("*"))} <= synced
+            synced.clear()
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "unlink", checked)
+    find_collection("scifact", home)
+    assert not synced
 
 
 def test_an_archive_of_something_else_leaves_no_collection(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

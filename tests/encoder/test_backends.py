@@ -21,6 +21,7 @@ from ragcun_cache.encoder.choice import choose, is_decoder
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
+from ragcun_cache.encoder.openvino_backend import OpenvinoBackend
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import ConfigError, EncoderError
 from ragcun_cache.files import sha256_file
@@ -214,6 +215,35 @@ def test_a_model_that_cannot_be_loaded_is_named(weights: Weights, tmp_path: Path
         path.write_text(json.dumps(config))
         with pytest.raises(EncoderError, match=r"cannot be loaded[\s\S]*model[\s\S]*found: +\w+Error: \w+"):
             Modules(folder, device="cpu", max_seq_length=16)
+
+
+def test_openvino_takes_the_threads_that_it_is_given_and_no_other_setting(weights: Weights) -> None:
+    vectors = []
+    for threads, pinned in ((None, True), (1, False)):
+        model = FrozenModel(weights, EncodeConfig(device="cpu", backend="openvino", precision="fp32"), threads)
+        assert isinstance(model.backend, OpenvinoBackend)
+        compiled = model.backend._request.get_compiled_model()
+        assert threads in (None, compiled.get_property("INFERENCE_NUM_THREADS"))
+        if sys.platform == "linux":  # Elsewhere nothing is ever pinned.
+            assert compiled.get_property("ENABLE_CPU_PINNING") is pinned
+        vectors.append(vectors_of(model.backend, TEXTS).tobytes())
+    assert vectors[0] == vectors[1]
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_weights_that_changed_since_they_were_hashed_are_refused(
+    tiny_encoder: Path, tmp_path: Path, backend: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_encoder, tmp_path / "checkpoint-last")
+    found = Weights.of("checkpoint-last", folder, tmp_path / "graphs")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EncoderError, match=r"changed while they were loaded[\s\S]*others: model\.safetensors"):
+        backend_of(found, backend=backend, precision="fp32")
+    assert not list(tmp_path.rglob("*.xml")), "a graph is kept under the name of other weights"
+    backend_of(Weights.of("checkpoint-last", folder, tmp_path / "graphs"), backend=backend, precision="fp32")
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

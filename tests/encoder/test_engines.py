@@ -18,7 +18,8 @@ import torch
 from ragcun_cache.cache import CacheWriter, EmbeddingCache, Shard, verify
 from ragcun_cache.collections import Collection, find_collection
 from ragcun_cache.encoder import EncodeConfig, EngineConfig, encode_collection
-from ragcun_cache.encoder.engines.workers import Place, WorkersEngine, places
+from ragcun_cache.encoder.engines.ray import _model
+from ragcun_cache.encoder.engines.workers import Place, WorkersEngine, _use_cores, places
 from ragcun_cache.errors import CollectionError, ConfigError, EncoderError
 from ragcun_cache.home import Home
 
@@ -117,6 +118,16 @@ def test_each_worker_has_a_device_or_cores_of_its_own() -> None:
     assert places("cpu", 0, 2, 2, [0, 1]) == [Place("cpu", frozenset({0, 1}))] * 2
     assert places("cuda", 2, 3, None, [0]) == [Place("cuda:0"), Place("cuda:1"), Place("cuda:0")]
     assert places("cuda:1", 2, 2, None, [0]) == [Place("cuda:1"), Place("cuda:1")]
+
+
+def test_where_no_core_can_be_kept_to_the_model_is_told_their_number(
+    config: EncodeConfig, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    assert _use_cores(frozenset({0, 1, 2})) == 3
+    model = _model(config.model_dump_json(), str(home.root), 3)  # As a task on Ray has it.
+    _model.cache_clear()
+    assert model.threads == 3
 
 
 @pytest.mark.crash

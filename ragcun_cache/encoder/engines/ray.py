@@ -208,7 +208,7 @@ def _model(config: str, root: str, threads: int) -> FrozenModel:
 
     torch.set_num_threads(threads)
     settings = EncodeConfig.model_validate_json(config)
-    return FrozenModel(find_weights(settings.model, Home(Path(root)), settings.model_id), settings)
+    return FrozenModel(find_weights(settings.model, Home(Path(root)), settings.model_id), settings, threads)
 
 
 def _settle(config: EncodeConfig, root: str, threads: int) -> tuple[EncodeConfig, Choice, dict[Role, EncoderSpec]]:

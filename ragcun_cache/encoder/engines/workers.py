@@ -246,9 +246,8 @@ def _work(pipe: Connection, weights: Weights, config: EncodeConfig, place: Place
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
-        if place.cores is not None:
-            _use_cores(place.cores)
-        engine = LocalEngine(FrozenModel(weights, config.model_copy(update={"device": place.device})))
+        threads = _use_cores(place.cores) if place.cores is not None else None
+        engine = LocalEngine(FrozenModel(weights, config.model_copy(update={"device": place.device}), threads))
         pipe.send(("loaded", engine.dim))
         told = _Told(pipe)
         # Read in a thread of its own, so that nobody who sends waits for the tokeniser.
@@ -295,11 +294,16 @@ class _Told:
         self.rows, self.tokens, self.last = 0.0, 0.0, time.monotonic()
 
 
-def _use_cores(cores: frozenset[int]) -> None:
-    """Keep this process and all its threads to some cores, where the system can; else to their number."""
+def _use_cores(cores: frozenset[int]) -> int | None:
+    """Keep this process and all its threads to some cores, where the system can; else to their number, and return it.
+
+    It is None where the cores are kept to: whoever counts them finds those alone.
+    """
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
-    if hasattr(os, "sched_setaffinity"):
+    can_keep = hasattr(os, "sched_setaffinity")
+    if can_keep:
         os.sched_setaffinity(0, cores)
     import torch
 
     torch.set_num_threads(len(cores))
+    return None if can_keep else len(cores)
