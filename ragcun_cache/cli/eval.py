@@ -12,7 +12,6 @@ from ragcun_cache.home import Home
 if TYPE_CHECKING:
     from ragcun_cache.evaluation.results import Result
     from ragcun_cache.evaluation.subject import Subject
-    from ragcun_cache.heads.store import HeadRecord
 
 
 def evaluate(
@@ -40,7 +39,7 @@ def evaluate(
     The encoder is never loaded. A result that is in the store already is not computed again.
     """
     from ragcun_cache.cli.leaderboard import show
-    from ragcun_cache.evaluation.candidates import describe_head, head_cost, head_encoder
+    from ragcun_cache.evaluation.candidates import choose_heads, describe_head, head_cost, head_encoder
     from ragcun_cache.evaluation.store import ResultStore
     from ragcun_cache.evaluation.subject import encode_raw
     from ragcun_cache.evaluation.system import raw_head
@@ -51,7 +50,9 @@ def evaluate(
 
         resolve_device(device)
     subjects = _subjects(dataset, split, encoder, index, home)
-    heads = _heads_by_subject(head, subjects, home)
+    heads, left_out = choose_heads(head, subjects, home)
+    for reason in left_out:
+        typer.echo(f"note: {reason}: it is left out", err=True)
     encoders = {record.folder: head_encoder(record, device) for records in heads for record in records}
     store = ResultStore(home.results)
     results: list[Result] = []
@@ -84,37 +85,6 @@ def _subjects(datasets: list[str], split: str | None, encoder: str | None, index
         _ = subject.qrels
         subjects.append(subject)
     return subjects
-
-
-def _heads_by_subject(names: list[str] | None, subjects: list[Subject], home: Home) -> list[list[HeadRecord]]:
-    """Return the heads for each subject.
-
-    A named one that does not fit, or has seen the judgements, is an error; another is left out with a note.
-    """
-    from ragcun_cache.evaluation.candidates import describe_head, misfit, named_heads
-    from ragcun_cache.heads.config import Arch
-    from ragcun_cache.heads.store import list_heads
-
-    names = [name for name in names or [] if name != Arch.IDENTITY] if names is not None else None
-    records = list_heads(home.heads) if names is None else named_heads(names, home.heads)
-    records = [record for record in records if record.config.arch != Arch.IDENTITY]
-    if names is None:
-        for record in records:
-            if not record.complete:
-                typer.echo(f"note: {record.name} is left out: its training did not end", err=True)
-        records = [record for record in records if record.complete]
-    chosen: list[list[HeadRecord]] = []
-    for subject in subjects:
-        chosen.append([])
-        for record in records:
-            problem = misfit(record, subject.pair) or subject.refusal(describe_head(record, home))
-            if problem is None:
-                chosen[-1].append(record)
-            elif names is None:
-                typer.echo(f"note: {problem.problem}: it is left out", err=True)
-            else:
-                raise problem
-    return chosen
 
 
 def _note_counts(result: Result) -> None:

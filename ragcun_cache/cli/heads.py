@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ragcun_cache.errors import HeadError, unknown_choice
-
-if TYPE_CHECKING:
-    from ragcun_cache.cache import Manifest
-    from ragcun_cache.heads.card import Score
-    from ragcun_cache.heads.export import BaseModel
-    from ragcun_cache.heads.store import HeadRecord
-    from ragcun_cache.home import Home
-    from ragcun_cache.role import Role
 
 _FORMATS = ("sentence-transformers",)
 
@@ -143,6 +135,7 @@ def export(
 ) -> None:
     """Write a head with its encoder as a model for SentenceTransformer(folder), which needs nothing of ragcun-cache."""
     from ragcun_cache.evaluation.candidates import named_heads
+    from ragcun_cache.export import base_model, scores
     from ragcun_cache.heads.card import model_card
     from ragcun_cache.heads.export import export_sentence_transformers, maps_roles_apart
     from ragcun_cache.heads.store import load_head
@@ -156,90 +149,8 @@ def export(
         found = ", ".join(record.name for record in records)
         raise HeadError(f"{name} stands for several heads", expected="the name of one", found=found)
     saved = load_head(records[0].folder)
-    base_name, base = _base_model(saved, model, home)
+    base_name, base = base_model(saved, model, home)
     two_ways = maps_roles_apart(saved.head)
-    card = model_card(saved, base_name, out, _scores(saved, home), two_ways=two_ways)
+    card = model_card(saved, base_name, out, scores(saved, home), two_ways=two_ways)
     export_sentence_transformers(saved, base, card, out)
     typer.echo(f"{out}: SentenceTransformer({str(out)!r}) loads it")
-
-
-def _base_model(record: HeadRecord, model: str | None, home: Home) -> tuple[str, BaseModel]:
-    """Return the encoder that the head was trained on, compared with the caches that it made.
-
-    Raises:
-        HeadError: no cache of that encoder is here to say what it was, or the model is another.
-
-    """
-    from ragcun_cache.cache import list_caches
-    from ragcun_cache.cache.manifest import spec_differences
-    from ragcun_cache.encoder.config import EncodeConfig
-    from ragcun_cache.encoder.spec import EncoderSpec
-    from ragcun_cache.encoder.weights import find_weights
-    from ragcun_cache.heads.export import BaseModel
-    from ragcun_cache.role import Role
-
-    encoder = record.provenance.get("encoder")
-    specs = _specs(record, [found for _, found in list_caches(home.caches) if found.encoder == encoder])
-    if len(specs) < len(Role) or any(spec.get("backend") == "imported" for spec in specs.values()):
-        raise HeadError(
-            f"the encoder of {record.name} is not known here",
-            where=home.caches,
-            expected=f"the caches that encoder {encoder} made for it",
-            found="imported vectors" if specs else "none",
-        )
-    model_id = str(next(iter(specs.values()))["model_id"])
-    weights = find_weights(model or model_id, home, model_id)
-    for role, spec in specs.items():
-        settled = {name: spec[name] for name in ("backend", "precision", "storage_dtype", "max_seq_length")}
-        prompt = {"query_prompt" if role == "query" else "passage_prompt": spec["prompt"]}
-        config = EncodeConfig.model_validate({"model": weights.model_id, **settled, **prompt})
-        if differences := spec_differences(spec, EncoderSpec.of(weights, role, config).to_dict()):
-            raise HeadError(
-                "this is not the model that the head was trained on (cached → given)",
-                where=weights.folder,
-                found="; ".join(differences),
-                fix="name the model with --model",
-            )
-    length = int(next(iter(specs.values()))["max_seq_length"])
-    prompts = {role: str(spec["prompt"]) for role, spec in specs.items()}
-    return weights.model_id, BaseModel(weights.folder, length, prompts)
-
-
-def _specs(record: HeadRecord, caches: list[Manifest]) -> dict[Role, dict[str, Any]]:
-    """Return the specs of the caches that the head was trained on, of all of its encoder where it does not say so.
-
-    Raises:
-        HeadError: it does not say so, and they differ in their prompts.
-
-    """
-    own = record.provenance.get("caches") or {}
-    fingerprints = {role: one["fingerprint"] for role, one in own.items() if isinstance(one, dict)}
-    specs: dict[Role, dict[str, Any]] = {}
-    for found in caches:
-        if found.fingerprint != fingerprints.get(found.role, found.fingerprint):
-            continue
-        if found.spec != specs.setdefault(found.role, found.spec):
-            raise HeadError(
-                f"the {found.role} prompt that {record.name} was trained with is not known",
-                expected="caches with one prompt, as the head does not say which it was trained on",
-                found=" and ".join(repr(one.get("prompt")) for one in (specs[found.role], found.spec)),
-            )
-    return specs
-
-
-def _scores(record: HeadRecord, home: Home) -> list[Score]:
-    """Return what the results store knows of the head, beside the raw encoder in the same setting."""
-    from ragcun_cache.evaluation.store import ResultStore
-    from ragcun_cache.heads.card import Score
-
-    results = ResultStore(home.results).all()
-    raw = {result.setting.sha256: result for result in results if result.system.is_raw}
-    scores = []
-    for result in results:
-        if result.system.sha256 == record.sha256:
-            beside = raw.get(result.setting.sha256)
-            place = f"{result.setting.collection}/{result.setting.split}"
-            metric, value = next(iter(result.metrics.items()))
-            of_raw = None if beside is None else beside.metrics[metric]
-            scores.append(Score(place, metric, value, of_raw, result.route))
-    return scores

@@ -30,40 +30,14 @@ def leaderboard(
     """Show every stored result, the raw encoder first, one table for each encoder, index and route."""
     from ragcun_cache.errors import unknown_choice
     from ragcun_cache.evaluation.metrics import METRICS
+    from ragcun_cache.evaluation.store import ResultStore, stored_results
 
     if metric not in METRICS:
         raise unknown_choice("metric", metric, METRICS)
     home = Home.default()
-    store, results = stored_results(home, dataset)
-    show(results, store, home, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
-
-
-def stored_results(home: Home, dataset: list[str] | None) -> tuple[ResultStore, list[Result]]:
-    """Return the store and its results, of all collections or of those named, by name or folder (commas divide them).
-
-    Raises:
-        EvaluationError: there is none, or none of a collection that is named.
-
-    """
-    from ragcun_cache.collections.locate import name_of
-    from ragcun_cache.collections.registry import each_name
-    from ragcun_cache.errors import EvaluationError, unknown_choice
-    from ragcun_cache.evaluation.store import ResultStore
-
     store = ResultStore(home.results)
-    results = store.all()
-    if not results:
-        raise EvaluationError(
-            "there are no results yet", where=store.root, fix="ragcun-cache eval --dataset COLLECTION"
-        )
-    if dataset:
-        known = {result.setting.collection for result in results}
-        asked = each_name(dataset)
-        names = {name_of(Path(name)) if name not in known and Path(name).is_dir() else name for name in asked}
-        if unknown := sorted(names - known):
-            raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)
-        results = [result for result in results if result.setting.collection in names]
-    return store, results
+    results = stored_results(store, dataset)
+    show(results, store, home, metric=metric, baseline=baseline, as_json=as_json, markdown=markdown)
 
 
 def show(

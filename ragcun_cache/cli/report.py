@@ -23,14 +23,15 @@ def report(
 
     It needs no network. Heads are applied to the cached vectors again, for spectra and passages; no text is encoded.
     """
-    from ragcun_cache.cli.leaderboard import stored_results
+    from ragcun_cache.evaluation.store import ResultStore, stored_results
     from ragcun_cache.files import write_text
     from ragcun_cache.report.content import build_report
     from ragcun_cache.report.markdown import render_markdown
     from ragcun_cache.report.page import render_page
 
     home = Home.default()
-    store, results = stored_results(home, dataset)
+    store = ResultStore(home.results)
+    results = stored_results(store, dataset)
     options = [
         ("--dataset", ",".join(dataset or [])),
         ("--out", out and str(out)),

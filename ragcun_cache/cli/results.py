@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ragcun_cache.home import Home
-
-if TYPE_CHECKING:
-    from ragcun_cache.evaluation.results import Result
 
 app = typer.Typer(no_args_is_help=True, help="Evaluation results: list them, export them.")
 
 _FORMATS = ("csv", "json", "parquet")
 
 
-def _results() -> list[Result]:
-    from ragcun_cache.errors import EvaluationError
-    from ragcun_cache.evaluation.store import ResultStore
-
-    store = ResultStore(Home.default().results)
-    results = store.all()
-    if not results:
-        raise EvaluationError(
-            "there are no results yet", where=store.root, fix="ragcun-cache eval --dataset COLLECTION"
-        )
-    return results
-
-
 @app.command("ls")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False) -> None:
     """List the results: collection, system, NDCG@10, date and key."""
-    results = _results()
+    from ragcun_cache.evaluation.store import ResultStore, stored_results
+
+    results = stored_results(ResultStore(Home.default().results))
     lines = [
         {
             "key": result.key,
@@ -62,14 +48,14 @@ def export(
 ) -> None:
     """Write every result, a row each, into one file."""
     from ragcun_cache.errors import ConfigError, unknown_choice
-    from ragcun_cache.evaluation.store import runs_frame
+    from ragcun_cache.evaluation.store import ResultStore, runs_frame, stored_results
     from ragcun_cache.files import atomic_file, write_json
 
     if to not in _FORMATS:
         raise unknown_choice("format", to, _FORMATS)
     if file.exists() and not force:
         raise ConfigError("the file is there already", where=file, fix="another name, or --force to replace it")
-    results = _results()
+    results = stored_results(ResultStore(Home.default().results))
     frame = runs_frame(results)
     if to == "json":
         # With their structure: in a table it is text.

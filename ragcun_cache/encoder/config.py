@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragcun_cache.cache.layout import VectorFormat
+from ragcun_cache.role import Role
 
 DEFAULT_MODEL = "all-mpnet-base-v2"
 
@@ -45,6 +47,13 @@ class EncodeConfig(BaseModel):
     """Rows that become durable together; None: by the size of the collection."""
     format: VectorFormat = "memmap"
     """Of the vector files of a cache that is new; one that is there keeps its own until it is converted."""
+
+    @classmethod
+    def of_spec(cls, spec: Mapping[str, Any], model: str, device: str = "auto") -> Self:
+        """Return what asks ``model`` for vectors of the ``spec`` in a cache's manifest, in the role that it is of."""
+        settled = {name: spec[name] for name in ("backend", "precision", "storage_dtype", "max_seq_length")}
+        prompt = "query_prompt" if spec["role"] == Role.QUERY else "passage_prompt"
+        return cls.model_validate({"model": model, "device": device, **settled, prompt: spec["prompt"]})
 
     @property
     def is_settled(self) -> bool:

@@ -19,7 +19,6 @@ from ragcun_cache.encoder.weights import find_weights
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
 from ragcun_cache.progress import progress
-from ragcun_cache.role import Role
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,7 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str 
             fix=encode_command(collection.dataset, [manifest]),
         )
     model = model or str(spec["model_id"])
-    prompt = "query_prompt" if manifest.role is Role.QUERY else "passage_prompt"
-    config = EncodeConfig.model_validate(
-        {
-            "model": model,
-            "device": device,
-            "backend": spec["backend"],
-            "precision": spec["precision"],
-            "storage_dtype": spec["storage_dtype"],
-            "max_seq_length": spec["max_seq_length"],
-            prompt: spec["prompt"],
-        }
-    )
+    config = EncodeConfig.of_spec(spec, model, device)
     frozen = FrozenModel(find_weights(model, home, str(spec["model_id"])), config)
     if differences := spec_differences(spec, frozen.spec(manifest.role).to_dict()):
         raise CacheError(

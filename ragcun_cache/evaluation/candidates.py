@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections.origin import judged_places, sample_name
 from ragcun_cache.errors import EvaluationError, RagcunCacheError, unknown_choice
-from ragcun_cache.evaluation.subject import Encode
+from ragcun_cache.evaluation.subject import Encode, Subject
 from ragcun_cache.evaluation.system import Cost, System, TrainedOn, raw_head
 from ragcun_cache.files import sha256_json
 from ragcun_cache.heads.config import Arch
@@ -83,6 +83,40 @@ def misfit(record: HeadRecord, pair: CachePair) -> RagcunCacheError | None:
             fix="choose the caches with --encoder FINGERPRINT",
         )
     return edited_since(record)
+
+
+def choose_heads(
+    names: Sequence[str] | None, subjects: Sequence[Subject], home: Home
+) -> tuple[list[list[HeadRecord]], list[str]]:
+    """Return the heads to evaluate on each subject, and why others are not among them, a sentence each.
+
+    ``names`` are as those of ``named_heads``; None: every head in ``home`` whose training came to its end, where it
+    fits and has not seen the judgements. The identity head is never among them.
+
+    Raises:
+        EvaluationError: a head that is named does not fit or has seen the judgements, or see ``named_heads``.
+        HeadError: see ``misfit``.
+
+    """
+    if names is None:
+        found = list_heads(home.heads)
+    else:
+        found = named_heads([name for name in names if name != Arch.IDENTITY], home.heads)
+    found = [record for record in found if record.config.arch != Arch.IDENTITY]
+    records = [record for record in found if record.complete or names is not None]
+    left_out = [f"the training of {one.name} did not end" for one in found if names is None and not one.complete]
+    chosen: list[list[HeadRecord]] = []
+    for subject in subjects:
+        chosen.append([])
+        for record in records:
+            problem = misfit(record, subject.pair) or subject.refusal(describe_head(record, home))
+            if problem is None:
+                chosen[-1].append(record)
+            elif names is None:
+                left_out.append(problem.problem)
+            else:
+                raise problem
+    return chosen, left_out
 
 
 def describe_head(record: HeadRecord, home: Home) -> System:

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ragcun_cache.errors import EvaluationError
+from ragcun_cache.collections.locate import name_of
+from ragcun_cache.collections.registry import each_name
+from ragcun_cache.errors import EvaluationError, unknown_choice
 from ragcun_cache.evaluation.metrics import METRICS, QueryScores
 from ragcun_cache.evaluation.results import SCHEMA_VERSION, Result, metric_name
 from ragcun_cache.files import atomic_file, make_folder, sync_folder
@@ -185,6 +187,30 @@ class ResultStore:
         if message not in self._told:
             self._told.add(message)
             _log.warning("%s", message)
+
+
+def stored_results(store: ResultStore, collections: Sequence[str] | None = None) -> list[Result]:
+    """Return the results of all collections, or of those named, by name or folder.
+
+    A group stands for its members, commas divide names.
+
+    Raises:
+        EvaluationError: there is none, or none of a collection that is named.
+
+    """
+    results = store.all()
+    if not results:
+        raise EvaluationError(
+            "there are no results yet", where=store.root, fix="ragcun-cache eval --dataset COLLECTION"
+        )
+    if not collections:
+        return results
+    known = {result.setting.collection for result in results}
+    asked = each_name(collections)
+    names = {name_of(Path(name)) if name not in known and Path(name).is_dir() else name for name in asked}
+    if unknown := sorted(names - known):
+        raise unknown_choice("collection", unknown[0], known, where=store.root, error=EvaluationError)
+    return [result for result in results if result.setting.collection in names]
 
 
 def _damaged(path: Path, found: object) -> EvaluationError:

@@ -280,7 +280,7 @@ def test_a_head_whose_training_did_not_end_is_only_evaluated_by_name(home: Home,
     name, _ = untrained(home, 0), untrained(home, 1)
     _rewrite(home.heads / name, complete=False, epoch=2)
     outcome = run("eval", "--dataset", "tiny", "--json")
-    assert f"note: {name} is left out" in outcome.stderr
+    assert f"note: the training of {name} did not end: it is left out" in outcome.stderr
     assert rows(outcome)[1]["seeds"] == 1
     named = rows(run("eval", "--dataset", "tiny", "--head", "*", "--json"))
     assert sorted(row["label"] for row in named[1:]) == [

@@ -14,6 +14,7 @@ from ragcun_cache.cli.main import app
 from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.errors import HeadError
+from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.heads import SavedHead, apply_head, list_heads, load_head
 from ragcun_cache.heads.card import model_card
 from ragcun_cache.heads.config import ADAPTER, AdapterMap, AdapterShape, Arch, HeadConfig, Init, Input, InputScale, Side
@@ -206,6 +207,13 @@ def test_the_command_finds_the_encoder_and_writes_a_card(
     run = CliRunner().invoke
     assert run(app, ["train-head", "--dataset", "tiny", "--epochs", "1", "--device", "cpu"]).exit_code == 0
     assert run(app, ["eval", "--dataset", "tiny"]).exit_code == 0
+    # On the card a split has one figure: that of exact search on what the collection is now.
+    assert run(app, ["eval", "--dataset", "tiny", "--index", "sq8"]).exit_code == 0
+    store = ResultStore(home.results)
+    for result in store.all():
+        store.renew(result, "2026-01-01T00:00:00+00:00")
+    (collection.folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq55\tp55\t1\n")
+    assert run(app, ["eval", "--dataset", "tiny"]).exit_code == 0
     (record,) = list_heads(home.heads)
     out = tmp_path / "model"
     command = ["heads", "export", record.name, "--out", str(out), "--model", str(tiny_encoder)]
@@ -214,6 +222,9 @@ def test_the_command_finds_the_encoder_and_writes_a_card(
     card = (out / "README.md").read_text()
     for part in ("library_name: sentence-transformers", record.sha256, "tiny/test", "encode_query", "ndcg@10"):
         assert part in card
+    (newest,) = (result for result in store.all() if result.counts.judged == 1 and result.system.name == record.name)
+    (line,) = (line for line in card.splitlines() if line.startswith("| tiny/test |"))
+    assert f"| {newest.metrics['ndcg@10']:.4f} |" in line
     assert str(home.root) not in card and str(tmp_path) not in card
     texts = [text for batch in collection.texts(Role.QUERY) for text in batch.texts]
     units, _ = units_and_norms(tiny_encoder, texts)
