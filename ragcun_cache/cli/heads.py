@@ -90,31 +90,46 @@ def remove(
     names: Annotated[list[str], typer.Argument(help="names of heads, or patterns such as '*lejepa*'")],
     delete: Annotated[bool, typer.Option("--delete", help="really remove; else only say what would go")] = False,
 ) -> None:
-    """Remove heads, and their results from the leaderboard."""
+    """Remove heads, and their results from the leaderboard; of a head whose record is damaged, all of its name."""
     import shutil
+    from fnmatch import fnmatchcase
 
     from filelock import FileLock, Timeout
 
+    from ragcun_cache.errors import EvaluationError
     from ragcun_cache.evaluation.candidates import named_heads
     from ragcun_cache.evaluation.store import ResultStore
+    from ragcun_cache.heads.store import unreadable_heads
     from ragcun_cache.home import Home
 
     home = Home.default()
     store = ResultStore(home.results)
     results = store.all()
-    for record in named_heads(names, home.heads):
-        if record.folder.parent.resolve() != home.heads.resolve():
-            raise HeadError("only heads of one's own home are removed", where=record.folder, expected=home.heads)
-        own = [one for one in results if (one.system.name, one.system.sha256) == (record.name, record.sha256)]
+    unreadable = unreadable_heads(home.heads)
+    found: dict[Path, tuple[Path, str | None]] = {}
+    for name in names:
+        damaged = [one for one in unreadable if name in (one.name, str(one)) or fnmatchcase(one.name, name)]
+        found |= {folder.resolve(): (folder, None) for folder in damaged}
+        try:
+            records = named_heads([name], home.heads)
+        except (EvaluationError, HeadError):
+            if not damaged:
+                raise
+            records = []
+        found |= {record.folder.resolve(): (record.folder, record.sha256) for record in records}
+    for folder, sha256 in found.values():
+        if folder.parent.resolve() != home.heads.resolve():
+            raise HeadError("only heads of one's own home are removed", where=folder, expected=home.heads)
+        own = [one for one in results if one.system.name == folder.name and sha256 in (None, one.system.sha256)]
         if delete:
             try:
-                with FileLock(record.folder.with_name(f".{record.name}.lock"), timeout=0):
+                with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
                     for result in own:
                         store.remove(result)
-                    shutil.rmtree(record.folder)
+                    shutil.rmtree(folder)
             except Timeout:
-                raise HeadError("the head is being trained", where=record.folder, fix="wait, or stop it") from None
-        typer.echo(f"{'removed' if delete else 'would go'}: {record.name} and {len(own)} of its results")
+                raise HeadError("the head is being trained", where=folder, fix="wait, or stop it") from None
+        typer.echo(f"{'removed' if delete else 'would go'}: {folder.name} and {len(own)} of its results")
     if not delete:
         typer.echo("nothing was removed; --delete removes it")
 

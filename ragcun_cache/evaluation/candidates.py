@@ -37,15 +37,17 @@ def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
 
     Raises:
         EvaluationError: nothing is called that; the error names what there is.
-        HeadError: a head's record is damaged.
+        HeadError: the record of a head that is named, by no pattern, is damaged.
 
     """
     known = {record.name: record for record in list_heads(heads)}
     found: dict[Path, HeadRecord] = {}
     for name in names:
         matching = [record for known_name, record in known.items() if name in (known_name, str(record.folder))]
-        if not matching and (Path(name) / RECORD_NAME).exists():
-            matching = [read_record(Path(name))]
+        # Below heads that is a damaged one, or it were known: to read it says so.
+        for folder in (heads / name, Path(name)):
+            if not matching and (folder / RECORD_NAME).exists():
+                matching = [read_record(folder)]
         if not matching:
             matching = [record for known_name, record in known.items() if fnmatchcase(known_name, name)]
         if not matching:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "head.safetensors"
 RECORD_NAME = "head.json"
 _SCHEMA = 1
+_REMOVE = "`ragcun-cache heads rm NAME --delete`, then train it again"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,15 @@ def read_record(folder: Path) -> HeadRecord:
     try:
         content = json.loads(path.read_bytes())
         if content.pop("schema") != _SCHEMA:
-            raise HeadError("the head was written by another version", where=path, expected=f"schema {_SCHEMA}")
+            raise HeadError(
+                "the head was written by another version", where=path, expected=f"schema {_SCHEMA}", fix=_REMOVE
+            )
         config = HeadConfig.model_validate(content.pop("config"))
         return HeadRecord(folder.name, folder, config, content.pop("sha256"), content)
     except FileNotFoundError:
         raise HeadError("there is no head here", where=folder, fix="ragcun-cache heads ls") from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise HeadError("the head's record cannot be read", where=path, found=error) from error
+        raise HeadError("the head's record cannot be read", where=path, found=error, fix=_REMOVE) from error
 
 
 def edited_since(record: HeadRecord) -> HeadError | None:
@@ -176,5 +182,25 @@ def load_head(folder: Path) -> SavedHead:
 
 
 def list_heads(heads: Path) -> list[HeadRecord]:
-    """Read the record of every head below ``heads``, by name; folders without a record are passed over."""
-    return [read_record(path.parent) for path in sorted(heads.glob(f"*/{RECORD_NAME}"))]
+    """Read the record of every head below ``heads``, by name.
+
+    Folders without a record are passed over, and those with a damaged one logged.
+    """
+    found = []
+    for path in sorted(heads.glob(f"*/{RECORD_NAME}")):
+        try:
+            found.append(read_record(path.parent))
+        except HeadError as error:
+            _log.warning("a head is left out: %s", error)
+    return found
+
+
+def unreadable_heads(heads: Path) -> list[Path]:
+    """Return the folders below ``heads``, by name, whose record is damaged or was written by another version."""
+    found = []
+    for path in sorted(heads.glob(f"*/{RECORD_NAME}")):
+        try:
+            read_record(path.parent)
+        except HeadError:
+            found.append(path.parent)
+    return found

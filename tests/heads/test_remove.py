@@ -27,6 +27,7 @@ def test_a_head_that_is_removed_takes_its_results_along(
     tiny_collection: Callable[..., Path],
     tiny_pair: Callable[..., CachePair],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("RAGCUN_HOME", str(home.root))
     collection = open_collection(tiny_collection("tiny"), "tiny")
@@ -49,6 +50,17 @@ def test_a_head_that_is_removed_takes_its_results_along(
     assert evaluated() == {"identity", kept}
     assert len(list((home.results / "per_query").iterdir())) == 2
 
+    (home.heads / kept / "head.json").write_text("{")
+    assert "no heads yet" in ragcun("heads", "ls")
+    assert "a head is left out: the head's record cannot be read" in caplog.text
+    assert "heads rm NAME --delete" in caplog.text
+    ragcun("eval", "--dataset", "tiny")
+    with pytest.raises(HeadError, match="cannot be read"):
+        ragcun("eval", "--dataset", "tiny", "--head", kept)
+    assert f"removed: {kept} and 1 of its results" in ragcun("heads", "rm", kept, "--delete")
+    assert not (home.heads / kept).exists() and evaluated() == {"identity"}
+
+    train_head(make_config({**settings, "seed": 0}), home)
     elsewhere = (home.heads / kept).rename(home.root / "elsewhere")
     with pytest.raises(HeadError, match="one's own home"):
         ragcun("heads", "rm", str(elsewhere), "--delete")
