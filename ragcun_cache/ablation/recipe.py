@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ragcun_cache.ablation.grid import PlannedRun, cross, distinct
 from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
 from ragcun_cache.marked_yaml import Location, MarkedYaml, read_yaml
+from ragcun_cache.pipelines import for_another_command
 from ragcun_cache.training.config import TrainConfig
 from ragcun_cache.training.seeds import parse_seeds
 
@@ -98,6 +99,8 @@ def load_recipe(path: Path, *, seeds: Sequence[int] | None = None, train: Mappin
     Raises ConfigError that names the line and, for an unknown name, the nearest valid one.
     """
     marked = read_yaml(path)
+    if (misplaced := for_another_command(marked, "ablate")) is not None:
+        raise misplaced
     content = _with({"name": path.stem, **marked.content}, seeds, train or {})
     try:
         recipe = Recipe.model_validate(content)
@@ -172,6 +175,10 @@ def _as_config_error(error: ValidationError, marked: MarkedYaml) -> RagcunCacheE
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     location = first["loc"]
     name, where = str(location[-1]), marked.where(location)
+    if first["type"] == "extra_forbidden" and len(location) == 1 and name in _SETTINGS:
+        return ConfigError(
+            f"{name} is a setting, which has no place of its own", where=where, fix=f"train: {{{name}: …}}"
+        )
     if first["type"] == "extra_forbidden":
         owners: dict[int, type[BaseModel]] = {1: Recipe, 2: Search}
         return unknown_choice("key", name, owners.get(len(location), Range).model_fields, where=where)

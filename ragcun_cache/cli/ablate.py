@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def ablate(
-    recipe: Annotated[Path, typer.Argument(help="YAML file: what to train, and on what to evaluate it.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="YAML file, such as pipelines/new_idea.yaml: what to train, and on what to evaluate it."),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what it takes.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default: one a core.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads a run. The last bits of weights depend on them.")] = 1,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ragcun_cache.training.run import TrainedHead
 
 _ARCH_HELP = "identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]"
-_PIPELINE_HELP = "YAML file with settings (see pipelines/); flags go over it"
+_PIPELINE_HELP = "YAML file with settings, such as pipelines/lejepa_identity.yaml; flags go over it"
 
 
 def _dev(text: str | None) -> str | float | None:

@@ -21,7 +21,8 @@ def tune(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="time to take at most [10]")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings (see pipelines/tune); flags go over it")
+        Path | None,
+        typer.Option(help="YAML file with settings, such as pipelines/tune/in_domain_scifact.yaml; flags go over it"),
     ] = None,
     head: Annotated[
         list[str] | None, typer.Option(help="trained head to try too; a name or pattern; repeatable")

@@ -28,6 +28,7 @@ from ragcun_cache.heads.config import (
 )
 from ragcun_cache.heads.own import own_archs
 from ragcun_cache.marked_yaml import read_yaml
+from ragcun_cache.pipelines import for_another_command
 from ragcun_cache.presets import DEFAULTS, PRESETS
 from ragcun_cache.similarity import Similarity
 
@@ -314,6 +315,8 @@ def load_config(path: Path | None, overrides: dict[str, Any], preset: str | None
     Raises ConfigError that names the file and, for a key that is in it, the line.
     """
     marked = read_yaml(path) if path else None
+    if marked and (misplaced := for_another_command(marked, "train-head")) is not None:
+        raise misplaced
     if preset is not None and preset not in PRESETS:
         raise unknown_choice("preset", preset, PRESETS)
     given = {str(name): value for name, value in marked.content.items()} if marked else {}

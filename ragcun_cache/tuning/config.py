@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
 from ragcun_cache.marked_yaml import read_yaml
+from ragcun_cache.pipelines import for_another_command
 
 
 class Labels(StrEnum):
@@ -56,6 +57,8 @@ def load_tune_config(path: Path | None, overrides: dict[str, Any]) -> TuneConfig
 
     """
     marked = read_yaml(path) if path else None
+    if marked and (misplaced := for_another_command(marked, "tune")) is not None:
+        raise misplaced
     settings = {str(name): value for name, value in marked.content.items()} if marked else {}
     try:
         return TuneConfig.model_validate({**settings, **overrides})

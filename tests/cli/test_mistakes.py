@@ -12,6 +12,8 @@ from ragcun_cache.errors import CacheError, ConfigError, RagcunCacheError, unkno
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
 
+PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
+
 
 @pytest.fixture(autouse=True)
 def own_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +46,29 @@ def test_a_home_that_is_a_file_is_not_an_empty_one(
 @pytest.mark.parametrize("command", ["encode", "eval"])
 def test_a_list_of_no_names_is_not_passed_over(command: str) -> None:
     assert "no collection is named" in str(refusal(command, "--dataset", ","))
+
+
+@pytest.mark.parametrize("command", ["ablate", "train-head --config", "tune --config"])
+def test_a_file_for_another_command_names_the_command_it_is_for(command: str) -> None:
+    files = {
+        "ablate": PIPELINES / "new_idea.yaml",
+        "train-head --config": PIPELINES / "lejepa_identity.yaml",
+        "tune --config": PIPELINES / "tune" / "in_domain_scifact.yaml",
+    }
+    for meant, path in files.items():
+        error = refusal(*command.split(), str(path))
+        if meant != command:
+            assert f"this file is for {meant.split()[0]}, not for {command.split()[0]}" in str(error)
+            assert error.fix == f"ragcun-cache {meant} {path}"
+        else:
+            assert "this file is for" not in str(error)  # but there is no such collection in this home
+
+
+def test_a_setting_outside_train_is_told_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("train: {dataset: tiny}\nepochs: 1\nevaluate: tiny\n")
+    error = refusal("ablate", str(path))
+    assert (error.where, error.fix) == (f"{path}, line 2", "train: {epochs: …}")
 
 
 def test_collections_to_merge_may_be_divided_by_commas(home: Home) -> None:
