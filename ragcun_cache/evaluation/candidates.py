@@ -25,7 +25,6 @@ from ragcun_cache.heads.store import (
     list_heads,
     load_head,
     read_record,
-    unreadable_heads,
 )
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
@@ -45,14 +44,13 @@ def named_heads(names: Sequence[str], heads: Path) -> list[HeadRecord]:
 
     """
     known = {record.name: record for record in list_heads(heads)}
-    damaged = {name: folder for folder in unreadable_heads(heads) for name in (folder.name, str(folder))}
     found: dict[Path, HeadRecord] = {}
     for name in names:
         matching = [record for known_name, record in known.items() if name in (known_name, str(record.folder))]
-        if not matching and (Path(name) / RECORD_NAME).exists():
-            matching = [read_record(Path(name))]
-        if not matching and name in damaged:
-            matching = [read_record(damaged[name])]
+        # Below heads that is a damaged one, or it were known: to read it says so.
+        for folder in (heads / name, Path(name)):
+            if not matching and (folder / RECORD_NAME).exists():
+                matching = [read_record(folder)]
         if not matching:
             matching = [record for known_name, record in known.items() if fnmatchcase(known_name, name)]
         if not matching:
