@@ -50,9 +50,8 @@ class Modules:
                     trust_remote_code=False,
                     model_kwargs={"dtype": dtype, "use_safetensors": True},
                 ).eval()
-        except (
-            Exception
-        ) as error:  # Whatever the libraries raise of a file that is missing, damaged or of another kind.
+        except Exception as error:
+            # Whatever the libraries raise of a file that is missing, damaged or of another kind.
             raise EncoderError(
                 "the model cannot be loaded",
                 where=folder,
