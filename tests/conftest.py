@@ -188,13 +188,18 @@ def tiny_pair(home: Home) -> Callable[..., CachePair]:
     return write
 
 
-def _build_encoder(folder: Path, *, dim: int = 32, max_seq_length: int = 16) -> None:
-    """Save a sentence-transformers model of random weights that reads any text, letter by letter if need be."""
+def _build_encoder(
+    folder: Path, kind: str = "bert", *, dim: int = 32, max_seq_length: int = 16, **config: object
+) -> Path:
+    """Save a sentence-transformers model of random weights that reads any text, letter by letter if need be.
+
+    ``kind`` is a ``model_type`` of transformers; what is not a ``bert`` has a Dense module behind its pooling.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
     pieces = [chr(code) for code in range(33, 127)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(f"##{piece}" for piece in pieces)]
@@ -207,25 +212,30 @@ def _build_encoder(folder: Path, *, dim: int = 32, max_seq_length: int = 16) -> 
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(plain)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=dim,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    )
-    BertModel(config).save_pretrained(plain)
-    transformer = Transformer(str(plain), max_seq_length=max_seq_length)
-    SentenceTransformer(modules=[transformer, Pooling(dim, "mean"), Normalize()], device="cpu").save(
-        str(folder / "tiny-encoder")
-    )
+    settings = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": dim,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+    }
+    AutoModel.from_config(AutoConfig.for_model(kind, **settings | config)).save_pretrained(plain)
+    modules = [Transformer(str(plain), max_seq_length=max_seq_length), Pooling(dim, "mean")]
+    modules += [] if kind == "bert" else [Dense(dim, dim)]
+    SentenceTransformer(modules=[*modules, Normalize()], device="cpu").save(str(folder / "tiny-encoder"))
+    return folder / "tiny-encoder"
 
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random-weight sentence-transformers model: 32 dimensions, 16 tokens."""
-    folder = tmp_path_factory.mktemp("model")
-    _build_encoder(folder)
-    return folder / "tiny-encoder"
+    return _build_encoder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def tiny_encoder_of(tmp_path: Path) -> Callable[..., Path]:
+    """Build a random-weight model of another kind; settings are those of its config."""
+    return lambda kind, **config: _build_encoder(tmp_path / kind, kind, **config)

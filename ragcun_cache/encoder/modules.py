@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +18,36 @@ if TYPE_CHECKING:
 
 
 class Modules:
-    """A frozen model, loaded in float32 from local files only and without remote code.
+    """A frozen model, loaded from local files only and without remote code.
 
     Attributes:
         tokenise: texts → token ids, cut to the model's length.
-        transformer: the first module; a backend may put it in another precision, or run it elsewhere.
+        transformer: the first module, in the precision asked for; a backend may run it elsewhere.
         dim: dimensions of a vector.
     """
 
-    def __init__(self, folder: Path, *, device: str, max_seq_length: int) -> None:
-        """Load the model in ``folder``. Raises EncoderError if it does not say how large its vectors are."""
+    def __init__(self, folder: Path, *, device: str, max_seq_length: int, precision: str = "fp32") -> None:
+        """Load the model in ``folder``, its transformer in fp32, bf16 or fp16, what follows it in float32.
+
+        The transformer's weights are read in that precision, not converted to it: so they are never held in float32,
+        and what the model computes beside them (rotary frequencies) is not rounded.
+
+        Raises:
+            EncoderError: it does not say how large its vectors are.
+        """
         import torch
         from sentence_transformers import SentenceTransformer
 
         self._torch = torch
         self._device = device
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         with quiet_transformers():
             model = SentenceTransformer(
                 str(folder),
                 device=device,
                 local_files_only=True,
                 trust_remote_code=False,
-                model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
             ).eval()
         model.requires_grad_(False)
         model.max_seq_length = max_seq_length
@@ -47,6 +56,8 @@ class Modules:
         self.tokenise = Tokeniser(model.tokenizer, max_seq_length)
         self.transformer: nn.Module = model[0]
         self._rest: list[nn.Module] = [model[index] for index in range(1, len(model))]
+        if dtype != torch.float32:
+            self._read_rest(folder)
         # Vectors are normalised here in any case, and the norm from before is kept.
         if self._rest and type(self._rest[-1]).__name__ == "Normalize":
             self._rest.pop()
@@ -54,6 +65,15 @@ class Modules:
         if dim is None:
             raise EncoderError("the model does not say how many dimensions its vectors have", where=folder)
         self.dim = int(dim)
+
+    def _read_rest(self, folder: Path) -> None:
+        """Read the weights of what follows the transformer once more: the library rounded them as the transformer's."""
+        from safetensors.torch import load_model
+
+        entries = json.loads((folder / "modules.json").read_bytes())
+        for entry, module in zip(entries[1:], self._rest, strict=True):
+            if any(True for _ in module.parameters()):
+                load_model(module.float(), folder / entry["path"] / "model.safetensors")
 
     def pad(self, input_ids: list[list[int]], length: int) -> dict[str, Tensor]:
         """Return ``input_ids`` and ``attention_mask``, (b, length) int64 on the device."""

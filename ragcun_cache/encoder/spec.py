@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ class EncoderSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
+    """2 where torch keeps rotary frequencies in float32 beside half-precision weights; under 1 it rounded them too."""
     model_id: str
     weights: dict[str, str]
     """sha256 of every weight file, by its path in the model folder."""
@@ -82,13 +84,15 @@ class EncoderSpec(BaseModel):
         """
         assert config.precision != "auto"
         assert config.backend != "auto"
-        folder = weights.folder
+        folder, modules = weights.folder, _modules(weights.folder)
+        half = config.backend == "torch" and config.precision in ("bf16", "fp16")
         asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
         return cls(
+            schema_version=2 if half and _has_rotary_positions(modules[0]["config"]) else 1,
             model_id=weights.model_id,
             weights=weights.sha256,
             tokenizer={name: sha256_file(folder / name) for name in TOKENIZER_FILES if (folder / name).exists()},
-            modules=_modules(folder),
+            modules=modules,
             max_seq_length=_max_seq_length(folder, config.max_seq_length),
             role=role,
             prompt=_own_prompt(folder, role) if asked_prompt is None else asked_prompt,
@@ -169,6 +173,11 @@ def _positions(config: dict[str, Any]) -> int | None:
         padding = config.get("pad_token_id")
         taken = 1 + int(1 if padding is None else padding)
     return int(positions) - taken
+
+
+def _has_rotary_positions(config: dict[str, Any]) -> bool:
+    """Whether a transformer's config has a key such as ``rope_theta``, ``global_rope_theta`` or ``rotary_pct``."""
+    return re.search(r'["_](rope|rotary)', json.dumps(config)) is not None
 
 
 def _own_prompt(folder: Path, role: Role) -> str:

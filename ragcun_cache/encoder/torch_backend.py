@@ -24,9 +24,8 @@ class TorchBackend:
         import torch
 
         self._torch = torch
-        self._modules = Modules(folder, device=device, max_seq_length=max_seq_length)
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self._transformer = self._modules.transformer.to(dtype)
+        self._modules = Modules(folder, device=device, max_seq_length=max_seq_length, precision=precision)
+        self._transformer = self._modules.transformer
         self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
         self.dim = self._modules.dim
 

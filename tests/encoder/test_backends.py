@@ -61,6 +61,27 @@ def test_a_model_that_would_cut_its_vectors_is_stored_whole(weights: Weights, tm
     np.testing.assert_array_equal(vectors_of(cut, TEXTS), vectors_of(whole, TEXTS))
 
 
+def test_in_bf16_only_the_weights_of_the_transformer_are_rounded(
+    tiny_encoder_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    import torch
+
+    folder = tiny_encoder_of("modernbert", bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
+    full, half = (Modules(folder, device="cpu", max_seq_length=16, precision=name) for name in ("fp32", "bf16"))
+    expected, found = dict(full.transformer.named_buffers()), dict(half.transformer.named_buffers())
+    assert any("inv_freq" in name for name in found)
+    for name, buffer in found.items():
+        torch.testing.assert_close(buffer, expected[name], rtol=0, atol=0)
+    for (name, weight), rounded in zip(full.transformer.named_parameters(), half.transformer.parameters(), strict=True):
+        assert torch.equal(weight.bfloat16(), rounded), name
+    for whole, module in zip(full._rest, half._rest, strict=True):
+        for weight, other in zip(whole.parameters(), module.parameters(), strict=True):
+            torch.testing.assert_close(other, weight, rtol=0, atol=0)
+    assert any(True for module in half._rest for _ in module.parameters())
+    backend = backend_of(Weights.of("rotary", folder, tmp_path), backend="torch", precision="bf16")
+    assert np.isfinite(vectors_of(backend, TEXTS)).all()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights, precision: str) -> None:
     backend = backend_of(weights, backend="openvino", precision=precision)

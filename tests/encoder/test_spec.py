@@ -52,6 +52,22 @@ def test_whatever_changes_a_vector_changes_the_fingerprint(model: Path) -> None:
     assert is_new(spec_of(model)), "other weights"
 
 
+@pytest.mark.parametrize("key", ["rope_theta", "global_rope_theta", "rope_parameters", "rotary_emb_base"])
+def test_rotary_positions_in_half_precision_are_of_another_spec_than_when_they_were_rounded(
+    model: Path, key: str
+) -> None:
+    def versions() -> list[int]:
+        settled = [("torch", "fp32"), ("openvino", "bf16"), ("torch", "bf16"), ("torch", "fp16")]
+        return [spec_of(model, backend=backend, precision=name).schema_version for backend, name in settled]
+
+    path = model / "config.json"
+    config = json.loads(path.read_text()) | {"id2label": {"0": "Europe"}}
+    path.write_text(json.dumps(config))
+    assert versions() == [1, 1, 1, 1]
+    path.write_text(json.dumps(config | {key: 10_000}))
+    assert versions() == [1, 1, 2, 2]
+
+
 def test_where_the_model_lies_is_not_part_of_it(model: Path, tiny_encoder: Path) -> None:
     assert spec_of(model).fingerprint == spec_of(tiny_encoder).fingerprint
 
