@@ -33,7 +33,7 @@ class Modules:
         and what the model computes beside them (rotary frequencies) is not rounded.
 
         Raises:
-            EncoderError: it does not say how large its vectors are.
+            EncoderError: it cannot be loaded, or does not say how large its vectors are.
         """
         import torch
         from sentence_transformers import SentenceTransformer
@@ -41,14 +41,24 @@ class Modules:
         self._torch = torch
         self._device = device
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        with quiet_transformers():
-            model = SentenceTransformer(
-                str(folder),
-                device=device,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"dtype": dtype, "use_safetensors": True},
-            ).eval()
+        try:
+            with quiet_transformers():
+                model = SentenceTransformer(
+                    str(folder),
+                    device=device,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    model_kwargs={"dtype": dtype, "use_safetensors": True},
+                ).eval()
+        except (
+            Exception
+        ) as error:  # Whatever the libraries raise of a file that is missing, damaged or of another kind.
+            raise EncoderError(
+                "the model cannot be loaded",
+                where=folder,
+                expected="all files of a sentence-transformers model that needs no code of its own",
+                found=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}",
+            ) from error
         model.requires_grad_(False)
         model.max_seq_length = max_seq_length
         model.truncate_dim = None  # Whole vectors are stored: a shorter one is a slice.

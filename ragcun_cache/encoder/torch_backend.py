@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from ragcun_cache.encoder.tokens import Tokens
 # Measured on two cores: a batch whose activations leave the cache is slower, not faster. A GPU wants to be filled.
 _CPU_BATCH_TOKENS = 1_280
 _GPU_BATCH_TOKENS = 65_536
+# What is no torch.OutOfMemoryError: of Apple's GPUs, and of cuBLAS where there is no room for its workspace.
+_OUT_OF_MEMORY = re.compile(r"out of memory|invalid buffer size|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 class TorchBackend:
@@ -45,5 +48,7 @@ class TorchBackend:
         try:
             with self._torch.inference_mode():
                 return self._modules.pool(self._transformer(self._modules.pad(input_ids, length)))
-        except self._torch.OutOfMemoryError:
-            raise OutOfMemory from None
+        except RuntimeError as error:
+            if isinstance(error, self._torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)):
+                raise OutOfMemory from None
+            raise

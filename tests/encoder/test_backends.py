@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
-from ragcun_cache.encoder.backend import Backend
+from ragcun_cache.encoder.backend import Backend, OutOfMemory
 from ragcun_cache.encoder.choice import choose
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
@@ -167,6 +167,41 @@ def test_a_model_that_cannot_be_converted_is_named(weights: Weights, tmp_path: P
     with pytest.raises(EncoderError, match=r"cannot convert[\s\S]*--backend torch"):
         transformer_graph(other, Odd(), int8=False)
     assert not list(tmp_path.rglob("*.xml"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "MPS backend out of memory (MPS allocated: 9.00 GB)",
+        "Invalid buffer size: 18.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_batch_that_does_not_fit_is_known_on_every_device(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    backend = backend_of(weights, backend="torch", precision="fp32")
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(backend, "_transformer", lambda features: fail(RuntimeError(message)))
+    with pytest.raises(OutOfMemory):
+        backend.embed([[1, 2]], 2)
+    monkeypatch.setattr(backend, "_transformer", lambda features: fail(RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        backend.embed([[1, 2]], 2)
+
+
+def test_a_model_that_cannot_be_loaded_is_named(weights: Weights, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(weights.folder, tmp_path / "model"))
+    path = folder / "config.json"
+    whole = json.loads(path.read_text())
+    code = {"model_type": "of-its-own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    for config in ({}, whole | code, whole | {"hidden_size": 31}):
+        path.write_text(json.dumps(config))
+        with pytest.raises(EncoderError, match=r"cannot be loaded[\s\S]*model[\s\S]*found: +\w+Error: \w+"):
+            Modules(folder, device="cpu", max_seq_length=16)
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
