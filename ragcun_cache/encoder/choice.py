@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from ragcun_cache.encoder.config import BackendName, Precision, SettledBackend, SettledPrecision
+from ragcun_cache.encoder.quiet import quiet_transformers
 from ragcun_cache.errors import ConfigError, RagcunCacheError, unknown_choice
 
 
@@ -18,8 +20,11 @@ class Choice:
     reason: str
 
 
-def choose(backend: BackendName, precision: Precision, device: str) -> Choice:
+def choose(backend: BackendName, precision: Precision, device: str, *, decoder: bool = False) -> Choice:
     """Settle what is left to ``auto``: on a CPU OpenVINO, in bf16 where the chip computes in it; on a GPU torch.
+
+    A decoder gets torch on a CPU too: padded on the left, its first tokens may attend to nothing, and OpenVINO
+    makes NaN of that; nor does it convert every decoder.
 
     int8 is never chosen: it loses accuracy, and is there for those who ask for it.
 
@@ -27,6 +32,7 @@ def choose(backend: BackendName, precision: Precision, device: str) -> Choice:
         backend: as asked for.
         precision: as asked for.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        decoder: what :func:`is_decoder` says of the model.
 
     Raises:
         ConfigError: the device, the backend and the precision do not go together, or OpenVINO is not installed.
@@ -38,8 +44,9 @@ def choose(backend: BackendName, precision: Precision, device: str) -> Choice:
         settled: SettledBackend = "torch"
         offered = {"torch"}
     else:
-        settled = "openvino" if has_openvino and precision != "fp16" else "torch"
-        reason = "OpenVINO, the fastest on a CPU" if settled == "openvino" else "torch, as OpenVINO is not installed"
+        settled = "openvino" if has_openvino and precision != "fp16" and not decoder else "torch"
+        why_torch = "the model is a decoder, on which OpenVINO may fail" if decoder else "OpenVINO is not installed"
+        reason = "OpenVINO, the fastest on a CPU" if settled == "openvino" else f"torch, as {why_torch}"
         offered = {"torch", "openvino"} if has_openvino else {"torch"}
     if backend != "auto":
         if backend not in offered:
@@ -53,6 +60,27 @@ def choose(backend: BackendName, precision: Precision, device: str) -> Choice:
     fast = _computes_in_bf16(device)
     why = "bf16, which this chip computes in" if fast else "fp32, as this chip does not compute in bf16"
     return Choice(settled, "bf16" if fast else "fp32", f"{reason}; {why}" if reason else why)
+
+
+def is_decoder(folder: Path) -> bool:
+    """Whether the model in ``folder`` is built as a decoder alone (Qwen3, Mistral, Gemma, GPT-NeoX), by its config.
+
+    Such a config has ``use_cache``, and its kind of model returns the cache, ``past_key_values``. BERT kinds have
+    ``use_cache`` too, for when ``is_decoder`` makes decoders of them. Encoders that were built from a decoder's code
+    (EuroBERT) are taken for one, which costs them speed and no accuracy.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception:  # Whatever a config's own code raises: loading the model will say what is wrong.
+        return False
+    text = config.get_text_config()
+    if text.is_encoder_decoder:
+        return False
+    returns_cache = "past_key_values" in (getattr(text, "keys_to_ignore_at_inference", None) or ())
+    return bool(getattr(text, "is_decoder", False)) or (hasattr(text, "use_cache") and returns_cache)
 
 
 def _unavailable(backend: str, device: str, offered: set[str]) -> RagcunCacheError:

@@ -27,7 +27,7 @@ class EncodeConfig(BaseModel):
     model_id: str | None = Field(default=None, min_length=1)
     """The name that its caches carry and tables show; None: its name on the hub, of a folder the folder's name."""
     backend: BackendName = "auto"
-    """What runs the transformer; ``auto`` is OpenVINO on a CPU and torch on a GPU."""
+    """What runs the transformer; ``auto`` is OpenVINO on a CPU, and torch on a GPU or for a decoder."""
     precision: Precision = "auto"
     """Of the transformer's weights and activations; pooling and normalisation are always float32."""
     device: str = "auto"

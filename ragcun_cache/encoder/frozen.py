@@ -6,7 +6,7 @@ from functools import cached_property
 
 from ragcun_cache.device import resolve_device
 from ragcun_cache.encoder.backend import Backend
-from ragcun_cache.encoder.choice import choose
+from ragcun_cache.encoder.choice import choose, is_decoder
 from ragcun_cache.encoder.config import EncodeConfig
 from ragcun_cache.encoder.spec import EncoderSpec
 from ragcun_cache.encoder.weights import Weights
@@ -21,7 +21,8 @@ class FrozenModel:
         """Settle device, backend and precision. Raises ConfigError if this machine does not have them."""
         device = resolve_device(config.device)
         self.weights = weights
-        self.choice = choose(config.backend, config.precision, device)
+        decoder = config.backend == "auto" and device == "cpu" and is_decoder(weights.folder)
+        self.choice = choose(config.backend, config.precision, device, decoder=decoder)
         settled = {"device": device, "backend": self.choice.backend, "precision": self.choice.precision}
         self.config = config.model_copy(update=settled)
 

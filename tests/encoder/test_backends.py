@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
 from ragcun_cache.encoder.backend import Backend, OutOfMemory
-from ragcun_cache.encoder.choice import choose
+from ragcun_cache.encoder.choice import choose, is_decoder
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
@@ -220,6 +220,25 @@ def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None
     assert "not installed" in without.reason
     with pytest.raises(ConfigError, match="pip install openvino"):
         choose("openvino", "auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [
+        *((kind, False) for kind in ("bert", "mpnet", "roberta", "electra", "modernbert", "t5")),
+        *((kind, True) for kind in ("qwen3", "mistral", "gemma3_text", "llama", "gpt_neox", "bloom")),
+    ],
+)
+def test_auto_takes_torch_for_a_decoder(weights: Weights, tmp_path: Path, kind: str, decoder: bool) -> None:
+    from transformers import AutoConfig
+
+    folder = Path(shutil.copytree(weights.folder, tmp_path / "model"))
+    AutoConfig.for_model(kind).save_pretrained(folder)
+    assert is_decoder(folder) is decoder
+    model = FrozenModel(Weights.of(kind, folder, tmp_path), EncodeConfig(device="cpu"))
+    assert model.choice.backend == ("torch" if decoder else "openvino")
+    assert ("the model is a decoder" in model.choice.reason) is decoder
+    assert choose("openvino", "fp32", "cpu", decoder=decoder).backend == "openvino", "who asks for it gets it"
 
 
 def test_bf16_is_taken_only_on_a_gpu_that_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
