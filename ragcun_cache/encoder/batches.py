@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Where a token attends to so many on each side (ModernBERT), the last of more padding would attend to padding alone, of
+# which OpenVINO makes NaN.
+_MAX_STEP = 64
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -22,13 +26,15 @@ class Batch:
 def padded_length(n_tokens: int, limit: int) -> int:
     """Return the length that a text of ``n_tokens`` is padded to: at most a sixteenth more, never above ``limit``.
 
+    Nor are there ever 64 tokens of padding.
+
     It depends on the text alone. Sums over padded keys change the last bits of a vector, so a length that depended on
     the batch would make a text's vector depend on its neighbours; this way it is the same in every batch.
 
     >>> [padded_length(n, 384) for n in (7, 9, 33, 130, 380)]
     [7, 9, 34, 136, 384]
     """
-    step = max(1, 1 << (n_tokens.bit_length() - 5)) if n_tokens >= 16 else 1
+    step = min(1 << (n_tokens.bit_length() - 5), _MAX_STEP) if n_tokens >= 16 else 1
     return max(n_tokens, min(-(-n_tokens // step) * step, limit))
 
 

@@ -100,7 +100,10 @@ def forward(tokens: PackedTokens, backend: Backend, limit: int, dtype: str, adva
         if not np.isfinite(unit_bd).all():
             bad = rows[int(np.flatnonzero(~np.isfinite(unit_bd).all(axis=1))[0])]
             raise RowError(
-                bad, "the encoder returned a vector that is not finite", None, "encode with --precision fp32"
+                bad,
+                "the encoder returned a vector that is not finite",
+                None,
+                "encode with --backend torch --precision fp32",
             )
         vectors_nd[rows], norms[rows] = unit_bd, norm_b
         padded += size

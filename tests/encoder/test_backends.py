@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
 from ragcun_cache.encoder.backend import Backend, OutOfMemory
+from ragcun_cache.encoder.batches import padded_length
 from ragcun_cache.encoder.choice import choose, is_decoder
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
@@ -97,6 +98,17 @@ def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights,
             assert norm_b[0] == norms_b[row]
 
     alone_or_together()
+
+
+def test_padding_of_a_long_text_is_within_a_local_window(tiny_encoder_of: Callable[..., Path], tmp_path: Path) -> None:
+    special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    folder = tiny_encoder_of("modernbert", max_seq_length=4096, max_position_embeddings=4096, **special)
+    local = Weights.of("local", folder, tmp_path / "graphs")
+    ids, vectors = [5 + token % 50 for token in range(2049)], []
+    for name in ("openvino", "torch"):
+        backend = backend_of(local, backend=name, precision="fp32")
+        vectors.append(backend.embed([ids], padded_length(len(ids), 4096))[0])
+    np.testing.assert_allclose(*vectors, atol=1e-4)
 
 
 def test_a_model_is_converted_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:

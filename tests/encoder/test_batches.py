@@ -16,10 +16,11 @@ def test_every_row_is_in_one_batch_and_no_batch_costs_more_than_the_budget(lengt
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
-def test_padding_is_at_most_a_sixteenth_and_never_above_the_limit(n_tokens: int, limit: int) -> None:
+def test_padding_is_at_most_a_sixteenth_and_63_tokens_and_never_above_the_limit(n_tokens: int, limit: int) -> None:
     length = padded_length(n_tokens, limit)
     assert n_tokens <= length <= n_tokens * 17 / 16
     assert length <= max(n_tokens, limit)
+    assert length - n_tokens < 64
 
 
 def test_rows_of_like_length_share_a_batch() -> None:

@@ -85,4 +85,6 @@ def test_a_text_that_does_not_fit_alone_is_named() -> None:
 def test_a_vector_that_is_not_finite_is_named() -> None:
     with pytest.raises(RowError) as caught:
         encode(SmallDevice(room=1000), [3, 13, 4])
-    assert "passage 'p1'" in str(block_of([3, 13, 4]).error(caught.value))
+    error = str(block_of([3, 13, 4]).error(caught.value))
+    assert "passage 'p1'" in error
+    assert "--backend torch --precision fp32" in error
