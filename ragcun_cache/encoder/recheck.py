@@ -27,8 +27,8 @@ class SampleCheck:
 
     Attributes:
         rows: how many.
-        min_cosine: the least agreement between a cached vector and its new one.
-        worst_id: the row that it belongs to.
+        min_cosine: the least agreement between a cached vector and its new one; 1 where there are no rows.
+        worst_id: the row that it belongs to; empty where there are none.
     """
 
     rows: int
@@ -81,6 +81,8 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str 
 
 def check_sample(cache: EmbeddingCache, collection: Collection, frozen: FrozenModel, rows: int) -> SampleCheck:
     """Encode ``rows`` rows again, spread evenly over the cache, and compare them with what is cached."""
+    if not cache.rows:
+        return SampleCheck(0, 1.0, "")
     chosen = np.unique(np.linspace(0, cache.rows - 1, num=min(rows, cache.rows)).astype(np.int64))
     spec = frozen.spec(cache.role)
     ids: list[str] = []

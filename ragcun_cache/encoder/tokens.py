@@ -69,6 +69,8 @@ class Tokeniser:
     def __init__(self, tokenizer: Any, limit: int) -> None:
         """Take a tokenizer of the transformers library, and the most tokens that a text may have."""
         self._tokenizer, self._limit = tokenizer, limit
+        ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self._blank = [one for one in ends if one is not None][:1]
         self._rust: Any = None
         if tokenizer.is_fast:
             # A copy of its own: the library sets truncation anew in every call, which another thread would run into.
@@ -78,15 +80,23 @@ class Tokeniser:
             self._rust.enable_truncation(limit, direction=tokenizer.truncation_side)
 
     def __call__(self, texts: list[str]) -> Tokens:
-        """Return the ids that ``tokenizer(texts, truncation=True, max_length=limit)`` gives, and which were cut."""
+        """Return the ids that ``tokenizer(texts, truncation=True, max_length=limit)`` gives, and which were cut.
+
+        A model cannot read a text of no tokens ("" where no special ones are added): such a text is the token that ends
+        a text, or pads it.
+        """
+        input_ids, truncated = self._ids(texts)
+        return Tokens([ids or self._blank for ids in input_ids], truncated)
+
+    def _ids(self, texts: list[str]) -> tuple[list[list[int]], NDArray[np.bool_]]:
         if self._rust is not None:
             found = self._rust.encode_batch_fast(texts)
             truncated = np.fromiter((bool(one.overflowing) for one in found), bool, len(found))
-            return Tokens([one.ids for one in found], truncated)
-        whole = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+            return [one.ids for one in found], truncated
+        whole: list[list[int]] = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
         truncated = np.fromiter((len(ids) > self._limit for ids in whole), bool, len(whole))
         if rows := np.flatnonzero(truncated).tolist():
             cut = self._tokenizer([texts[row] for row in rows], truncation=True, max_length=self._limit)["input_ids"]
             for row, ids in zip(rows, cut, strict=True):
                 whole[row] = ids
-        return Tokens(whole, truncated)
+        return whole, truncated

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
@@ -15,6 +17,7 @@ from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.errors import CacheError
 from ragcun_cache.home import Home
+from ragcun_cache.role import Role
 
 
 @pytest.fixture
@@ -118,6 +121,14 @@ def test_rows_encoded_again_are_compared(cached: Path, tiny_encoder: Path) -> No
     (record,) = json.loads(done.stdout)
     assert record["re_encoded"]["rows"] == 9
     assert record["re_encoded"]["min_cosine"] > 0.9999
+
+
+def test_of_a_cache_without_rows_none_is_encoded_again(tmp_path: Path, cache_of: Callable[..., Path]) -> None:
+    from ragcun_cache.encoder.recheck import check_sample
+
+    cache = EmbeddingCache(cache_of(tmp_path, "empty", Role.QUERY, [], np.empty((0, 4), np.float16)))
+    found = check_sample(cache, None, None, 8)  # Neither the collection nor the model is needed.
+    assert (found.rows, found.min_cosine) == (0, 1.0)
 
 
 def test_an_order_that_is_not_the_collections_is_found(cached: Path, home: Home, tiny_encoder: Path) -> None:

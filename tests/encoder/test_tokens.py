@@ -25,6 +25,7 @@ POISON = ["", " ", "\0", "a\0b" * 30, "🦜" * 40, "🦜 " * 40, "x" * 100_000, 
 def test_ids_are_those_of_the_library_and_cut_texts_are_known(tokenizer, fast: bool, texts: list[str]) -> None:
     class Slow:
         is_fast = False
+        eos_token_id, pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
 
         def __call__(self, *args, **named):
             return tokenizer(*args, **named)
@@ -40,6 +41,20 @@ def test_poisoned_texts_are_cut_like_any_other(tokenizer) -> None:
     tokens = Tokeniser(tokenizer, 16)(POISON)
     assert tokens.input_ids == tokenizer(POISON, truncation=True, max_length=16)["input_ids"]
     assert tokens.n_tokens.max() == 16
+
+
+@pytest.mark.parametrize(("eos", "expected"), [(None, "[PAD]"), ("[SEP]", "[SEP]")])
+def test_a_text_of_no_tokens_is_one_that_ends_at_once(tokenizer, eos: str | None, expected: str) -> None:
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bare.post_processor = processors.Sequence([])  # As GPT-NeoX and BLOOM: no special tokens are added.
+    special = {"pad_token": "[PAD]", **({"eos_token": eos} if eos else {})}
+    tokens = Tokeniser(PreTrainedTokenizerFast(tokenizer_object=bare, **special), 16)(["", "a", " "])
+    only = tokenizer.convert_tokens_to_ids(expected)
+    assert tokens.input_ids == [[only], tokenizer.convert_tokens_to_ids(["a"]), [only]]
+    assert tokens.n_tokens.tolist() == [1, 1, 1]
 
 
 def test_the_librarys_tokenizer_is_left_as_it_was(tokenizer) -> None:
