@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -47,7 +48,8 @@ def test_a_head_that_is_removed_takes_its_results_along(
     assert len(list((home.results / "per_query").iterdir())) == 2
 
     (home.heads / kept / "head.json").write_text("{")
-    assert "no heads yet" in ragcun("heads", "ls")
+    with caplog.at_level(logging.WARNING):
+        assert "no heads yet" in ragcun("heads", "ls")
     assert "a head is left out: the head's record cannot be read" in caplog.text
     assert "heads rm NAME --delete" in caplog.text
     ragcun("eval", "--dataset", "tiny")

@@ -164,7 +164,7 @@ def test_without_any_judgement_the_choice_is_fixed_in_advance(
     tuned = run(home, labels="none")
     assert (tuned.spec, tuned.trials, tuned.dev_ndcg) == (FIXED_IN_ADVANCE, [], None)
     assert tuned.winner is not None and tuned.winner.route == "zero-shot"
-    with pytest.raises(TrainingError, match=r"no judged queries(.|\n)*--labels none"):
+    with pytest.raises(TrainingError, match=r"no train split(.|\n)*--labels none"):
         run(home)
 
 
