@@ -263,6 +263,9 @@ def _work(pipe: Connection, weights: Weights, config: EncodeConfig, place: Place
         # The traceback stays on this side of the pipe, so it goes along as text.
         error.add_note(f"in a worker:\n{traceback.format_exc()}")
         pipe.send(("failed", error))
+    finally:
+        # To be told to end while it ends already would make a traceback of a library's last words.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _requests(pipe: Connection, stopping: threading.Event) -> Iterator[Block]:
