@@ -10,7 +10,6 @@ from ragcun_cache.encoder.choice import choose, is_decoder
 from ragcun_cache.encoder.config import EncodeConfig
 from ragcun_cache.encoder.spec import EncoderSpec
 from ragcun_cache.encoder.weights import Weights
-from ragcun_cache.errors import EncoderError
 from ragcun_cache.role import Role
 
 
@@ -32,12 +31,7 @@ class FrozenModel:
 
     def spec(self, role: Role) -> EncoderSpec:
         """Return the identity of the vectors that this model makes in ``role``."""
-        spec = EncoderSpec.of(self.weights, role, self.config)
-        if any(module["config"].get("include_prompt") is False for module in spec.modules):
-            raise EncoderError(
-                "models that leave the prompt out of pooling are not supported", where=self.weights.folder
-            )
-        return spec
+        return EncoderSpec.of(self.weights, role, self.config)
 
     @cached_property
     def backend(self) -> Backend:

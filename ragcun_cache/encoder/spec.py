@@ -130,6 +130,8 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
             found=routers[0],
             fix="encode its base model, and apply what follows that as a head",
         )
+    if any(module["config"].get("include_prompt") is False for module in modules):
+        raise EncoderError("models that leave the prompt out of pooling are not supported", where=folder)
     if modules[0]["class"] != "Transformer":
         raise EncoderError(
             "this kind of model is not supported",

@@ -111,6 +111,13 @@ def test_a_model_with_different_ways_for_queries_and_passages_is_refused(model: 
         spec_of(model, Role.QUERY)
 
 
+def test_a_model_that_leaves_its_prompt_out_of_pooling_is_refused(model: Path) -> None:
+    path = model / "1_Pooling" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"include_prompt": False}))
+    with pytest.raises(EncoderError, match="leave the prompt out of pooling"):
+        spec_of(model)
+
+
 def test_wrong_weights_under_a_known_name_are_refused(home: Home, model: Path) -> None:
     shutil.copytree(model, home.models / "all-mpnet-base-v2")
     with pytest.raises(EncoderError, match="not the weights of all-mpnet-base-v2"):
