@@ -110,7 +110,7 @@ def _json(path: Path) -> Any:
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
-    modules = []
+    modules: list[dict[str, Any]] = []
     for entry in _json(folder / "modules.json"):
         name = str(entry["type"]).rsplit(".", 1)[-1]
         config: dict[str, Any] = {}

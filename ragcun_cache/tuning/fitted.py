@@ -23,6 +23,7 @@ from ragcun_cache.provenance import library_versions, source_commit
 from ragcun_cache.retrieval.pool import BLOCK_QUERIES
 from ragcun_cache.retrieval.run import Run
 from ragcun_cache.similarity import Similarity
+from ragcun_cache.tuning.code import code_version
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.spec import Adapter, Spec
@@ -82,6 +83,8 @@ class Fitted:
                 "queries": _hash(self._vectors.queries(self._data.source.query_md)),
                 "passages": _hash(self._vectors.passage_nd),
                 "bm25": self._data.bm25.sha256,
+                # Of how all of it is ranked.
+                "code": code_version(),
             }
         )
         sha256 = sha256_json(

@@ -16,17 +16,12 @@ from ragcun_cache.evaluation.subject import Subject
 from ragcun_cache.files import sha256_file, sha256_json
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.home import Home
-from ragcun_cache.source_version import source_version
+from ragcun_cache.tuning.code import code_version
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.heads import learnt_from, refuse_informed, tried_heads
 from ragcun_cache.tuning.record import tuning_name
 
-_PACKAGE = "ragcun_cache"
-_ROOT = f"{_PACKAGE}.tuning.tune"
-_DECIDING = tuple(
-    f"{_PACKAGE}.{part}" for part in ("adapters", "encoder.template", "heads", "objectives", "retrieval", "tuning")
-)
 _LIBRARIES = ("numpy", "torch", "bm25s", "PyStemmer")
 
 
@@ -76,7 +71,7 @@ class Task:
         judged = [(self.data, [*own, test]), *((other, other.splits) for other in self.others)]
         return sha256_json(
             {
-                "code": source_version(_ROOT, _DECIDING),
+                "code": code_version(),
                 "judgements": [
                     [one.collection.name, split, sha256_file(one.collection.qrels_path(split))]
                     for one, splits in judged

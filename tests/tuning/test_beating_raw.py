@@ -92,7 +92,7 @@ def test_what_other_code_or_data_gave_is_tuned_again(home: Home, monkeypatch: py
     qrels.write_text("\n".join(qrels.read_text().splitlines()[:-1]) + "\n")
     shown = CliRunner().invoke(app, command)
     assert "tested once" in shown.output and note in shown.output
-    monkeypatch.setattr("ragcun_cache.tuning.task.source_version", lambda root, deciding: "another")
+    monkeypatch.setattr("ragcun_cache.tuning.task.code_version", lambda: "another")
     assert note in CliRunner().invoke(app, command).output
     assert list(home.tunings.glob("*.json")) == [path]
 

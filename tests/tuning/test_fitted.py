@@ -135,6 +135,17 @@ def test_raw_that_was_kept_counts_in_the_row_of_its_recipe(
     assert kept.route == found[0].winner.route and kept.cost.bytes == 0 and not kept.cost.index_rebuilt
 
 
+def test_what_other_code_ranked_is_no_result_of_this_one(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TuneConfig.model_validate({"dataset": "topics"})
+
+    def hashes() -> list[str]:
+        return [Fitted(spec, data, None).system(config, ()).sha256 for spec in (Spec(), HYBRID)]
+
+    raw, hybrid = hashes()
+    monkeypatch.setattr("ragcun_cache.tuning.fitted.code_version", lambda: "another")
+    assert hashes()[0] == raw and hashes()[1] != hybrid
+
+
 @pytest.mark.usefixtures("data", "clock")
 def test_the_row_shows_what_was_tuned_last(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = set()

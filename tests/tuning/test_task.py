@@ -77,7 +77,7 @@ def test_so_are_other_libraries_and_other_code(home: Home, monkeypatch: pytest.M
     before = made_from(home)
     monkeypatch.setattr("ragcun_cache.tuning.task.version", lambda name: "0")
     libraries = made_from(home)
-    monkeypatch.setattr("ragcun_cache.tuning.task.source_version", lambda root, deciding: "0")
+    monkeypatch.setattr("ragcun_cache.tuning.task.code_version", lambda: "0")
     assert len({before, libraries, made_from(home)}) == 3
 
 
