@@ -7,7 +7,7 @@ import pytest
 import ragcun_cache
 from ragcun_cache import source_version as module
 from ragcun_cache.source_version import source_version
-from ragcun_cache.tuning.task import _DECIDING, _ROOT
+from ragcun_cache.tuning.code import _DECIDING, _ROOT
 
 SOURCES = Path(ragcun_cache.__file__).parent
 
