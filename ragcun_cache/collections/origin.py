@@ -16,9 +16,8 @@ _SAMPLE = re.compile(r"-pairs\d+-seed\d+$")
 
 
 def sample_name(whole: str, pairs: int, seed: int) -> str:
-    """Return the name of a sample of that many pairs; ``whole`` may be that very name already."""
-    suffix = f"-pairs{pairs}-seed{seed}"
-    return f"{whole.removesuffix(suffix)}{suffix}"
+    """Return the name of the sample of that many pairs that is drawn from ``whole`` with that seed."""
+    return f"{whole}-pairs{pairs}-seed{seed}"
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,9 @@ def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
     if collection is None or not (learnt or searched):
         return ()
     if train.get("pairs") is not None:
-        # Its vectors may be those of the whole.
-        collection = sample_name(collection, train["pairs"], train["pairs_seed"])
+        # Its vectors may be those of the whole, and are then called so.
+        suffix = sample_name("", train["pairs"], train["pairs_seed"])
+        collection = collection.removesuffix(suffix) + suffix
     splits = [str(train["train"])] if learnt else []
     if searched or train.get("select") in ("best_dev", "dev_loss"):
         # Heads of before this was recorded say only what was asked for. What no split names was cut from train.

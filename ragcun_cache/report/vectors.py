@@ -47,7 +47,7 @@ class Datasets:
             if train and name:
                 pairs, seed = train.get("pairs"), train.get("pairs_seed", 0)
                 # The pairs of a sample may have been found in the vectors of the whole.
-                sampled = pairs is not None and name == sample_name(name, pairs, seed)
+                sampled = pairs is not None and name.endswith(sample_name("", pairs, seed))
                 self._given.setdefault(name, _dataset(train["dataset"], pairs if sampled else None, seed))
 
     def encode_arguments(self, name: str) -> list[str]:

@@ -103,6 +103,12 @@ def test_pairs_that_point_nowhere_are_not_drawn(home: Home, source: Collection) 
     assert not {("q0", "gone"), ("lost", "p0")}.intersection(pairs)
 
 
+def test_a_sample_of_a_sample_has_a_name_of_its_own(home: Home, source: Collection) -> None:
+    once = sample_pairs(source, 20, 0, home)
+    twice = sample_pairs(once, 20, 0, home)
+    assert (twice.name, twice.sample_of) == (f"{once.name}-pairs20-seed0", once.name)
+
+
 def test_grades_are_kept(home: Home, source: Collection) -> None:
     path = source.folder / "qrels" / "train.tsv"
     path.write_text(path.read_text().replace("q7\tp7\t1", "q7\tp7\t3").replace("q8\tp8\t1", "q8\tp8\t0"))
