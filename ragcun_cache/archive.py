@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import zipfile
@@ -10,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from ragcun_cache.errors import ArchiveError
-from ragcun_cache.files import sync_folder
+from ragcun_cache.files import sync_tree
 from ragcun_cache.progress import progress
 
 _BLOCK_BYTES = 1 << 20
@@ -68,9 +67,6 @@ def unpack(archive_path: Path, folder: Path) -> None:
                         while block := source.read(_BLOCK_BYTES):
                             copy.write(block)
                             advance(len(block))
-                        copy.flush()
-                        os.fsync(copy.fileno())
-            for made in (folder, *folder.rglob("*/")):
-                sync_folder(made)
+            sync_tree(folder)
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ArchiveError("archive is damaged", where=archive_path, found=str(error)) from error

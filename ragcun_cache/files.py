@@ -39,6 +39,15 @@ def sync_file(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
+def sync_tree(folder: Path) -> None:
+    """Make all files and names in ``folder`` and below it durable, that the folder may be renamed afterwards."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+
+
 def make_folder(folder: Path) -> None:
     """Make ``folder`` and whatever is missing above it, every new name durable."""
     if not folder.is_dir():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ragcun_cache.cache.convert import check_file
 from ragcun_cache.cache.reader import EmbeddingCache
 from ragcun_cache.errors import CacheError
-from ragcun_cache.files import sync_file, sync_folder, write_json
+from ragcun_cache.files import sync_file, sync_folder, sync_tree, write_json
 from ragcun_cache.progress import progress
 
 ExportFormat = Literal["npy", "parquet", "safetensors", "hf-dataset"]
@@ -96,9 +96,7 @@ def _partial(out: Path) -> Iterator[Path]:
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     try:
         yield partial
-        for path in [partial] if partial.is_file() else sorted(partial.rglob("*")):
-            if path.is_file():
-                sync_file(path)
+        (sync_file if partial.is_file() else sync_tree)(partial)
         if out.is_dir():
             shutil.rmtree(out)
         partial.replace(out)

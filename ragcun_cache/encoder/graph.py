@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -13,7 +12,7 @@ from filelock import FileLock
 from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
-from ragcun_cache.files import sha256_file, sha256_json, sync_file, sync_folder, write_json
+from ragcun_cache.files import make_folder, sha256_file, sha256_json, sync_folder, sync_tree, write_json
 from ragcun_cache.provenance import library_versions
 
 if TYPE_CHECKING:
@@ -66,26 +65,31 @@ def _publish(graph: Any, folder: Path) -> None:
 
     What may lie there is damaged, or without checksums, and is replaced, unless another process was faster.
     """
-    import openvino
-
-    # Not the number of the process: containers that share a home may have the same.
-    mark = token_hex(8)
-    partial, old = (folder.parent / f".{folder.name}.{kind}-{mark}" for kind in ("partial", "old"))
     try:
-        partial.mkdir(parents=True)
-        # fp16 weights would be rounded twice on their way to bf16.
-        openvino.save_model(graph, partial / GRAPH_NAME, compress_to_fp16=False)
-        for name in _FILES:
-            sync_file(partial / name)
-        write_json(partial / _CHECKSUMS_NAME, {name: sha256_file(partial / name) for name in _FILES})
+        make_folder(folder.parent)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not _is_sound(folder):
-                if folder.exists():
-                    folder.rename(old)
-                partial.rename(folder)
-        sync_folder(folder.parent)
+                _replace(graph, folder)
     except (OSError, RuntimeError) as error:
         raise EncoderError("the converted model cannot be written", where=folder, found=error) from error
+
+
+def _replace(graph: Any, folder: Path) -> None:
+    import openvino
+
+    partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
+    try:
+        for left in (partial, old):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+        # fp16 weights would be rounded twice on their way to bf16.
+        openvino.save_model(graph, partial / GRAPH_NAME, compress_to_fp16=False)
+        write_json(partial / _CHECKSUMS_NAME, {name: sha256_file(partial / name) for name in _FILES})
+        sync_tree(partial)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        sync_folder(folder.parent)
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ragcun_cache.encoder.quiet import quiet_transformers
 from ragcun_cache.errors import HeadError
-from ragcun_cache.files import sync_folder
+from ragcun_cache.files import sync_folder, sync_tree
 from ragcun_cache.heads.config import Input
 from ragcun_cache.heads.export_layout import write_classic_layout
 from ragcun_cache.role import Role
@@ -89,6 +89,7 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
             model.save_pretrained(str(partial), create_model_card=False)
         write_classic_layout(partial, base.folder, base.max_seq_length)
         (partial / "README.md").write_text(card, encoding="utf-8")
+        sync_tree(partial)
         partial.rename(folder)
         sync_folder(folder.parent)
     finally:

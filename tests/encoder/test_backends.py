@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,23 +150,34 @@ def test_a_graph_that_is_not_what_was_written_is_converted_again(converted: Call
     assert not list(filter(Path.is_dir, folder.parent.glob(".*"))), "half-made graphs are removed"
 
 
-def test_two_processes_of_one_number_do_not_share_a_folder(
+def test_who_comes_while_a_graph_is_written_waits_for_it(
     converted: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import openvino
 
-    save, partials = openvino.save_model, list[Path]()
+    save, others = openvino.save_model, list[threading.Thread]()
 
-    def saved(model: object, path: Path, **settings_: object) -> None:
-        partials.append(path.parent)
-        if len(partials) == 1:  # The other container does all of its work while this one is at it.
-            converted()
-        save(model, path, **settings_)
+    def saved(*given: object, **settings_: object) -> None:
+        others.append(threading.Thread(target=converted))
+        others[-1].start()
+        others[-1].join(0.2)
+        assert others[-1].is_alive()
+        save(*given, **settings_)
 
     monkeypatch.setattr(openvino, "save_model", saved)
     path = converted()
-    assert len(set(partials)) == 2
+    (other,) = others
+    other.join()
+    assert len(others) == 1, "the other wrote it again"
     assert path.exists()
+
+
+def test_what_a_killed_process_left_of_a_graph_is_removed(converted: Callable[[], Path]) -> None:
+    path = converted()
+    for kind in ("partial", "old"):
+        (path.parents[1] / f".{path.parent.name}.{kind}" / "half").mkdir(parents=True)
+    path.unlink()
+    assert converted() == path
     assert not list(filter(Path.is_dir, path.parents[1].glob(".*")))
 
 
