@@ -12,7 +12,7 @@ from pathlib import Path
 from ragcun_cache.cache.convert import check_file
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
-from ragcun_cache.cache.pair import folder_pattern, made_at
+from ragcun_cache.cache.pair import encode_command, folder_pattern, made_at
 from ragcun_cache.cache.part import Part, shard_count
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
@@ -133,7 +133,7 @@ def _check_complete(split: Split, manifests: Mapping[int, Manifest], first: Mani
                 where=folder,
                 expected=f"{len(wanted)} shards",
                 found=f"{len(manifest.shards)}, not yet compared with the collection",
-                fix=f"ragcun-cache encode --dataset {manifest.collection} --part {part}, with the same settings",
+                fix=f"{encode_command(manifest.collection, [manifest])} --part {part}, with the same settings",
             )
         EmbeddingCache(folder, allow_incomplete=True)
     needed = {number for number, _ in _shards(split, first)}

@@ -151,7 +151,7 @@ def _misnamed(driver: ModuleType, caches: Path) -> None:
     ("spoil", "said"),
     [
         (_missing, "no part 2/3"),
-        (_unfinished, "part 2/3 is not finished"),
+        (_unfinished, r"part 2/3 is not finished[\s\S]*encode --dataset any --model \S+ --part 2/3"),
         (_not_compared, r"part 2/3 is not finished[\s\S]*not yet compared with the collection"),
         (_damaged, "a shard is damaged"),
         (_other_spec, "precision: 'fp32' → 'bf16'"),
