@@ -74,6 +74,10 @@ class Judgements:
             self.ideal_m[positions],
         )
 
+    def drawn(self, count: int, seed: int) -> Judgements:
+        """Return ``count`` of the queries, or all if there are no more, in the order that they have here."""
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+
     def joined(self, other: Judgements) -> Judgements:
         """Return the queries of both, these first."""
         return Judgements(
@@ -100,9 +104,12 @@ class Judgements:
         return share_j
 
     def shuffled(self, seed: int) -> Judgements:
-        """Return the same queries with each other's passages: the null hypothesis of all that learns from them."""
+        """Return the same queries, each with another's passages: the null hypothesis of all that learns from them."""
         order = np.random.default_rng(seed).permutation(len(self))
-        others = self.take(order)
+        other_m = np.empty_like(order)
+        # In a circle, or some query would keep its own.
+        other_m[order] = np.roll(order, 1)
+        others = self.take(other_m)
         return Judgements(self.query_m, others.start_m1, others.passage_j, others.grade_j, others.ideal_m)
 
 

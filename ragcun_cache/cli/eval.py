@@ -64,7 +64,7 @@ def evaluate(
         for record in records:
             system, encode = describe_head(record, home), encoders[record.folder]
             results.append(subject.evaluate(system, encode, store, cost=head_cost(record), run_folder=save_run))
-            _note_seen(results[-1])
+            note_seen(results[-1])
             _note_index(results[-1])
     show(results, store, home, as_json=as_json, markdown=markdown)
 
@@ -112,7 +112,8 @@ def _note_index(result: Result) -> None:
         )
 
 
-def _note_seen(result: Result) -> None:
+def note_seen(result: Result) -> None:
+    """Say on stderr how many judged queries a system may remember, because it was trained on them."""
     seen = result.seen_gold
     if seen is not None and seen.repeated:
         typer.echo(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ragcun_cache.cli.eval import note_seen
+
 if TYPE_CHECKING:
     from ragcun_cache.evaluation.results import Result
     from ragcun_cache.tuning.tune import Tuned
@@ -136,6 +138,7 @@ def _render_winner(tuned: Tuned, winner: Result, store: Any) -> None:
         ):
             if count:
                 typer.echo(f"  {name:<11}  {metrics[metric]:.4f}, raw {raw:.4f}, of {count} queries")
+        note_seen(winner)
     if winner.cost is not None:
         cost = winner.cost
         index = "the index of passages is built again" if cost.index_rebuilt else "the index of passages stays"

@@ -99,5 +99,4 @@ class Data:
 
     def drawn(self, judgements: Judgements, count: int, seed: int, *, folds: int = 1) -> Judgements:
         """Return at most ``count`` of the queries, and no more than ``most_queries``."""
-        count = min(count, self.most_queries(folds), len(judgements))
-        return judgements.take(np.sort(np.random.default_rng(seed).permutation(len(judgements))[:count]))
+        return judgements.drawn(min(count, self.most_queries(folds)), seed)

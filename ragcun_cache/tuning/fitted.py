@@ -26,8 +26,10 @@ from ragcun_cache.similarity import Similarity
 from ragcun_cache.tuning.code import code_version
 from ragcun_cache.tuning.config import Labels, TuneConfig
 from ragcun_cache.tuning.data import Data
-from ragcun_cache.tuning.spec import Adapter, Spec
+from ragcun_cache.tuning.spec import Adapter, Spec, TrainedHead
 from ragcun_cache.tuning.vectors import Vectors
+
+_CODE_DIGITS = 8
 
 
 class Fitted:
@@ -103,6 +105,7 @@ class Fitted:
             seed=config.seed,
             # Other collections that choose make another row; a head that won, with what it was trained on, does not.
             settings=config.recipe | ({"trained_on": chosen_by} if config.labels == Labels.NONE and chosen_by else {}),
+            code=code_version()[:_CODE_DIGITS],
             trained_on=known,
             route=None if known else "zero-shot",
         )
@@ -128,16 +131,17 @@ class Fitted:
         seconds: float,
         home: Home,
     ) -> HeadRecord | None:
-        """Keep the adapter, if there is one, as a head that ``eval``, ``search`` and ``heads export`` know.
+        """Keep the adapter, if it learnt one, as a head that ``eval``, ``search`` and ``heads export`` know.
 
-        None that learnt from shuffled judgements is kept: it is worth nothing to anybody.
+        One that was given to it is a head already, with a record of its own of what it was trained on. None that learnt
+        from shuffled judgements is kept: it is worth nothing to anybody.
         """
         import polars
 
         from ragcun_cache.training.diagnostics import DEV_METRIC
         from ragcun_cache.training.run import METRICS_NAME
 
-        if self._train is None or self.spec.is_raw or config.shuffled:
+        if self._train is None or isinstance(self.spec.dense, TrainedHead) or self.spec.is_raw or config.shuffled:
             return None
         head, pair = self._vectors.head, self._data.pair
         if head is None or head.config.arch != ADAPTER:
@@ -166,6 +170,7 @@ class Fitted:
                 **({"dev": splits[1], "select": "best_dev"} if len(splits) > 1 else {}),
             },
             "metrics": row,
+            "code": code_version()[:_CODE_DIGITS],
             "versions": library_versions(),
             "commit": source_commit(),
         }

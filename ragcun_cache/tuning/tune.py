@@ -186,28 +186,38 @@ def _in_domain(task: Task) -> tuple[list[Fold], Judgements, tuple[TrainedOn, ...
         )
     train = data.judgements("train")
     if config.train_queries is not None:
-        train, splits = data.drawn(train, config.train_queries, config.seed), ["train"]
+        if len(train) < config.train_queries:
+            raise TrainingError(
+                f"{collection.name} has too few judged queries to draw from",
+                expected=f"{config.train_queries} in train",
+                found=f"{len(train)}",
+                fix="leave --train-queries out: all of them are learnt from then",
+            )
+        train, splits = train.drawn(config.train_queries, config.seed), ["train"]
+    dev = data.judgements("dev") if "dev" in splits else None
+    # A query that is judged in both would be remembered, not found.
+    in_both_m = np.isin(train.query_m, () if dev is None else dev.query_m)
+    learnt = train.take(np.flatnonzero(~in_both_m))
+    if len(learnt) < 2 * _FOLDS or (dev is not None and not len(dev)):
+        raise TrainingError(
+            f"{collection.name} has too few judged queries to tune by",
+            expected=f"at least {2 * _FOLDS} to learn from" + ("" if dev is None else " and 1 to choose by"),
+            found=f"{len(learnt)} in train" + ("" if dev is None else f" that are not in dev, {len(dev)} in dev"),
+        )
     if config.shuffled:
-        train = train.shuffled(config.seed)
-    if len(train) < 2 * _FOLDS:
-        raise TrainingError(f"{collection.name} has too few judged queries to tune by", found=f"{len(train)} in train")
+        learnt, dev = learnt.shuffled(config.seed), None if dev is None else dev.shuffled(config.seed)
     chosen_by = trained_on(collection.name, splits, task.home)
-    if "dev" in splits:
-        dev = data.judgements("dev")
-        # A query that is judged in both would be remembered, not found.
-        in_both_m = np.isin(train.query_m, dev.query_m)
+    if dev is not None:
         refuse_informed(task.heads, collection, ["dev", *(["train"] if in_both_m.any() else [])], task.home)
-        train = train.take(np.flatnonzero(~in_both_m))
-        dev = dev.shuffled(config.seed) if config.shuffled else dev
-        return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), train)], train.joined(dev), chosen_by
+        return [data.fold(data.drawn(dev, _MAX_DEV_QUERIES, config.seed), learnt)], learnt.joined(dev), chosen_by
     refuse_informed(task.heads, collection, ["train"], task.home)
-    fold_m = np.random.default_rng(config.seed).permutation(len(train)) % _FOLDS
+    fold_m = np.random.default_rng(config.seed).permutation(len(learnt)) % _FOLDS
     folds = []
     for fold in range(_FOLDS):
-        dev = train.take(np.flatnonzero(fold_m == fold))
-        dev = data.drawn(dev, _MAX_DEV_QUERIES // _FOLDS, config.seed, folds=_FOLDS)
-        folds.append(data.fold(dev, train.take(np.flatnonzero(fold_m != fold))))
-    return folds, train, chosen_by
+        part = learnt.take(np.flatnonzero(fold_m == fold))
+        part = data.drawn(part, _MAX_DEV_QUERIES // _FOLDS, config.seed, folds=_FOLDS)
+        folds.append(data.fold(part, learnt.take(np.flatnonzero(fold_m != fold))))
+    return folds, learnt, chosen_by
 
 
 def _zero_shot(task: Task) -> tuple[list[Fold], tuple[TrainedOn, ...]]:

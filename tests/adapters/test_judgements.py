@@ -56,10 +56,17 @@ def test_joining_and_hashing(judged: Judgements) -> None:
     assert judged.take(np.array([1, 0, 2])).sha256 != judged.sha256
 
 
+def test_drawing_keeps_the_order_and_takes_no_more_than_there_are(judged: Judgements) -> None:
+    drawn = judged.drawn(2, seed=0)
+    assert len(drawn) == 2 and set(drawn.query_m) < set(judged.query_m)
+    assert judged.drawn(9, seed=0).sha256 == judged.sha256
+
+
 def test_shuffling_gives_the_same_passages_to_other_queries(judged: Judgements) -> None:
     shuffled = [judged.shuffled(seed) for seed in range(20)]
     for one in shuffled:
         assert one.query_m.tolist() == judged.query_m.tolist()
+        assert (np.diff(one.start_m1) != np.diff(judged.start_m1)).all(), "none keeps its own, whose numbers differ"
         assert sorted(one.passage_j) == sorted(judged.passage_j)
         assert sorted(one.ideal_m) == sorted(judged.ideal_m)
-    assert len({one.sha256 for one in shuffled}) > 2
+    assert len({one.sha256 for one in shuffled}) == 2, "both circles that three queries can stand in"

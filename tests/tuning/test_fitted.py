@@ -18,7 +18,7 @@ from ragcun_cache.evaluation.leaderboard import Row, build_leaderboards
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject
 from ragcun_cache.evaluation.system import TrainedOn
-from ragcun_cache.heads.store import HeadRecord
+from ragcun_cache.heads.store import HeadRecord, list_heads
 from ragcun_cache.home import Home
 from ragcun_cache.retrieval.bm25 import Bm25Index
 from ragcun_cache.training.config import make_config
@@ -28,7 +28,7 @@ from ragcun_cache.tuning.data import Data
 from ragcun_cache.tuning.fitted import Fitted
 from ragcun_cache.tuning.ladder import Ladder, fusions
 from ragcun_cache.tuning.record import list_tunings
-from ragcun_cache.tuning.spec import Adapter, Feedback, Fusion, Memory, Ridge, SoftZca, Spec
+from ragcun_cache.tuning.spec import Adapter, Feedback, Fusion, Memory, Ridge, SoftZca, Spec, TrainedHead
 from ragcun_cache.tuning.tune import Tuned, tune
 
 SPECS = [
@@ -147,6 +147,16 @@ def test_what_other_code_ranked_is_no_result_of_this_one(data: Data, monkeypatch
 
 
 @pytest.mark.usefixtures("data", "clock")
+def test_seeds_that_other_code_tuned_are_another_row(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_choosing(monkeypatch, home, HYBRID)
+    monkeypatch.setattr("ragcun_cache.tuning.fitted.code_version", lambda: "another")
+    run_choosing(monkeypatch, home, HYBRID, seed=1)
+    store = ResultStore(home.results)
+    (board,) = build_leaderboards(store.all(), store)
+    assert [row.seeds for row in board.rows if not row.raw] == [1, 1]
+
+
+@pytest.mark.usefixtures("data", "clock")
 def test_the_row_shows_what_was_tuned_last(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = set()
     for spec in (HYBRID, Spec(), HYBRID, HYBRID, Spec()):
@@ -176,7 +186,7 @@ def kept(data: Data, home: Home, *, ridge: bool = False, **settings: object) -> 
     config = TuneConfig.model_validate({"dataset": "topics"} | settings)
     train = data.judgements("train")
     if config.train_queries is not None:
-        train = data.drawn(train, config.train_queries, config.seed)
+        train = train.drawn(config.train_queries, config.seed)
     adapter = Adapter(config=AdapterConfig(epochs=1, seed=config.seed))
     fitted = Fitted(Spec(dense=Ridge(strength=1.0) if ridge else adapter), data, train)
     return fitted.save(config, (TrainedOn(collection="topics", split="train"),), 0.5, 1.0, home)
@@ -197,6 +207,16 @@ def test_an_adapter_says_which_vectors_it_learnt_from_as_trained_heads_do(data: 
     trained = train_head(make_config({"dataset": "topics", "arch": "untrained", "device": "cpu"}), home).record
     record = kept(data, home)
     assert record is not None and record.provenance["caches"] == trained.provenance["caches"]
+
+
+def test_a_head_that_was_given_is_not_kept_under_another_name(data: Data, home: Home) -> None:
+    given = kept(data, home, ridge=True)
+    assert given is not None
+    known = Data(data.collection, data.pair, home, [given])
+    fitted = Fitted(Spec(dense=TrainedHead(name=given.name)), known, data.judgements("train"))
+    config = TuneConfig.model_validate({"dataset": "topics", "seed": 1})
+    assert fitted.save(config, (TrainedOn(collection="topics", split="train"),), 0.5, 1.0, home) is None
+    assert [record.name for record in list_heads(home.heads)] == [given.name]
 
 
 def test_no_adapter_of_shuffled_judgements_is_kept(data: Data, home: Home) -> None:

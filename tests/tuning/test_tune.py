@@ -109,6 +109,25 @@ def test_few_judgements_never_end_below_raw_by_more_than_noise(
     assert np.mean(differences) > -0.02 and min(differences) > -0.06
 
 
+def test_more_queries_than_there_are_cannot_be_drawn(home: Home, judged_collection: Callable[..., Path]) -> None:
+    judged_collection(splits={"train": 30, "test": 20})
+    with pytest.raises(TrainingError, match=r"too few judged queries to draw from[\s\S]*40 in train[\s\S]*30"):
+        run(home, train_queries=40)
+
+
+@pytest.mark.parametrize("all_train", [False, True])
+def test_splits_with_nothing_to_choose_or_learn_by_are_refused(
+    home: Home, judged_collection: Callable[..., Path], all_train: bool
+) -> None:
+    qrels = judged_collection(splits={"train": 30, "dev": 20, "test": 20}) / "qrels"
+    lines = (qrels / "train.tsv").read_text().splitlines()
+    dev = lines if all_train else [lines[0], *(f"{line[:-1]}0" for line in lines[1:])]
+    (qrels / "dev.tsv").write_text("\n".join(dev) + "\n")
+    found = "0 in train that are not in dev, 30 in dev" if all_train else "30 in train that are not in dev, 0 in dev"
+    with pytest.raises(TrainingError, match=rf"too few judged queries to tune by[\s\S]*{found}"):
+        run(home)
+
+
 def test_the_adapter_that_was_chosen_is_a_head(
     home: Home, judged_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +272,7 @@ def test_the_command_says_it_in_words(home: Home, judged_collection: Callable[..
         "dev NDCG@10",
     ):
         assert part in shown.stdout
+    assert "judged queries have the id or the text of one that tuned-train-seed0-" in shown.stderr
     shown = CliRunner().invoke(app, ["tune", "--dataset", "topics", "--shuffled", "--seeds", "0-1", "--json"])
     assert shown.exit_code == 0, shown.output
     content = json.loads(shown.stdout)
