@@ -15,6 +15,7 @@ app = typer.Typer(help="Passages, queries and relevance judgements.", no_args_is
 def _rows(home: Home) -> list[dict[str, Any]]:
     """Return one row a collection, registered or on disk, sorted by name."""
     from ragcun_cache.collections import REGISTRY, collections_on_disk
+    from ragcun_cache.collections.registry import test_split_of
 
     on_disk = collections_on_disk(home)
     rows = []
@@ -25,7 +26,7 @@ def _rows(home: Home) -> list[dict[str, Any]]:
                 "name": name,
                 "passages": published.passages if published else None,
                 "test_queries": published.test_queries if published else None,
-                "test_split": published.test_split if published else "test",
+                "test_split": test_split_of(name),
                 "in_base_training": published.in_base_training if published else None,
                 "licence": published.licence if published else None,
                 "folder": str(on_disk[name]) if name in on_disk else None,

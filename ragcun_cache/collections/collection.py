@@ -14,7 +14,7 @@ from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, qrels_files
 from ragcun_cache.collections.lines import find_file
 from ragcun_cache.collections.qrels import Qrels, read_judgements, read_qrels
 from ragcun_cache.collections.reader import Texts, read_texts
-from ragcun_cache.collections.registry import REGISTRY
+from ragcun_cache.collections.registry import REGISTRY, test_split_of
 from ragcun_cache.errors import CollectionError, unknown_choice
 from ragcun_cache.files import sha256_file
 from ragcun_cache.role import Role
@@ -166,7 +166,7 @@ def open_collection(folder: Path, name: str, *, given_as: str | None = None) -> 
         name,
         folder,
         sample_of=str(sample_of) if sample_of else None,
-        test_split=published.test_split if published else "test",
+        test_split=test_split_of(name),
         ignore_identical_ids=published.ignore_identical_ids if published else True,
         given_as=given_as,
     )

@@ -108,6 +108,12 @@ _PUBLISHED = (
 
 REGISTRY: dict[str, Published] = {one.name: one for one in _PUBLISHED}
 
+
+def test_split_of(name: str) -> str:
+    """Return the split that figures on the collection are published on: ``test`` of one that is not registered."""
+    return REGISTRY[name].test_split if name in REGISTRY else "test"
+
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "cqadupstack": tuple(name for name in REGISTRY if name.startswith("cqadupstack/")),
 }

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
-from ragcun_cache.collections.registry import GROUPS
+from ragcun_cache.collections.registry import GROUPS, test_split_of
 from ragcun_cache.errors import EvaluationError, unknown_choice
 from ragcun_cache.evaluation.metrics import METRICS
-from ragcun_cache.evaluation.results import AgainstExact, Result, metric_name
+from ragcun_cache.evaluation.results import AgainstExact, Result, Setting, metric_name
 from ragcun_cache.evaluation.significance import Comparison, compare, holm
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.system import Route
@@ -89,6 +89,7 @@ class Row:
 class Leaderboard:
     """A table whose figures may be compared: one metric, encoder, index and route, no sampled collection among full.
 
+    ``official`` are its splits if each is the one that figures on its collection are published on; none of it is else.
     ``route`` is None where nothing was trained. What was never trained stands in the tables of both routes.
     ``baseline`` is the label of the row that all are compared with besides raw.
     """
@@ -97,6 +98,7 @@ class Leaderboard:
     model: str
     encoder: str
     index: str
+    official: bool
     route: Route | None
     baseline: str | None
     columns: list[Column]
@@ -113,6 +115,7 @@ def build_leaderboards(
 ) -> list[Leaderboard]:
     """Return one leaderboard for each encoder, index and route, and others for sampled collections if there are any.
 
+    Splits that are no collection's official one have tables of their own: a mean of both kinds would say nothing.
     Collections that nothing trained was evaluated on have a table of their own.
 
     Args:
@@ -127,13 +130,14 @@ def build_leaderboards(
         EvaluationError: a collection has no result of the raw encoder, or no row or several are the baseline.
 
     """
-    tables: dict[tuple[str, str, bool, str], dict[Route | None, list[Result]]] = {}
+    tables: dict[tuple[str, str, bool, bool, str], dict[Route | None, list[Result]]] = {}
     for result in results:
-        name, index = metric_name(metric, result.setting.sample_of), result.setting.config.index
-        table = tables.setdefault((result.setting.encoder, name, index != FLAT, index), {})
+        setting, index = result.setting, result.setting.config.index
+        name, other = metric_name(metric, setting.sample_of), not _is_official(setting)
+        table = tables.setdefault((setting.encoder, name, other, index != FLAT, index), {})
         table.setdefault(result.route, []).append(result)
     boards = []
-    for (_, name, _, _), by_route in sorted(tables.items(), key=lambda item: item[0]):
+    for (_, name, *_), by_route in sorted(tables.items(), key=lambda item: item[0]):
         untrained = by_route.pop(None, [])
         for route, members in sorted(by_route.items(), key=str, reverse=True):
             columns = {result.setting.sha256 for result in members}
@@ -182,7 +186,15 @@ class _Table:
         setting = self.results[0].setting
         label = None if chosen is None else self.labels[chosen]
         return Leaderboard(
-            self.metric, setting.model, setting.encoder, setting.config.index, self.route, label, self.columns, rows
+            metric=self.metric,
+            model=setting.model,
+            encoder=setting.encoder,
+            index=setting.config.index,
+            official=_is_official(setting),
+            route=self.route,
+            baseline=label,
+            columns=self.columns,
+            rows=rows,
         )
 
     def _baseline(self, wanted: str) -> str | None:
@@ -254,6 +266,10 @@ class _Table:
         )
 
 
+def _is_official(setting: Setting) -> bool:
+    return setting.split == test_split_of(setting.collection)
+
+
 def _settings(result: Result) -> dict[str, Any]:
     """Return what tells systems apart in a table.
 
@@ -313,12 +329,12 @@ def _require_raw(results: Sequence[Result], columns: Sequence[Column]) -> None:
     with_raw = {result.setting.sha256 for result in results if result.system.is_raw}
     missing = [column for column in columns if column.setting not in with_raw]
     if missing:
-        datasets = " ".join(f"--dataset {name}" for name in sorted({column.collection for column in missing}))
+        (first, *_) = [one.setting for one in results if one.setting.sha256 == missing[0].setting]
         raise EvaluationError(
             "a table without the raw encoder says nothing",
             expected="a result of the identity head on every collection",
             found=f"none on {', '.join(column.title for column in missing)}",
-            fix=f"ragcun-cache eval {datasets}",
+            fix=first.eval_command,
         )
 
 

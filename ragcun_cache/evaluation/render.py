@@ -87,9 +87,10 @@ def _escape(text: str) -> str:
 
 
 def heading(board: Leaderboard) -> str:
-    """Return what sets a table apart from the others: metric, encoder, index unless it is exact, route."""
+    """Return what sets a table apart: metric, encoder, index unless it is exact, splits unless official, route."""
     index = None if board.index == FLAT else board.index
-    return " · ".join(filter(None, (board.metric, f"{board.model} ({board.encoder})", index, board.route)))
+    splits = None if board.official else "splits other than the official"
+    return " · ".join(filter(None, (board.metric, f"{board.model} ({board.encoder})", index, splits, board.route)))
 
 
 def _title(column: Column) -> str:
@@ -97,17 +98,19 @@ def _title(column: Column) -> str:
 
 
 def _texts(row: Row, board: Leaderboard) -> list[str]:
-    cells = [_cell_text(row.cells.get(column.title)) for column in board.columns]
+    cells = [_cell_text(row.cells.get(column.title), row) for column in board.columns]
     mean = _ABSENT if row.mean is None else f"{row.mean:.4f}"
     if row.mean_difference is not None:
         mean += f"\n{row.mean_difference:+.4f}"
     return [row.label, _ABSENT if row.raw else str(row.seeds), *cells, mean]
 
 
-def _cell_text(cell: Cell | None) -> str:
+def _cell_text(cell: Cell | None, row: Row) -> str:
     if cell is None:
         return _ABSENT
     lines = [f"{cell.mean:.4f}" if cell.sd is None else f"{cell.mean:.4f} ± {cell.sd:.4f}"]
+    if cell.seeds < row.seeds:
+        lines[0] += f" ({cell.seeds} of {row.seeds} seeds)"
     if cell.against_raw is not None:
         lines += _comparison_lines(cell.against_raw)
     if cell.against_baseline is not None:

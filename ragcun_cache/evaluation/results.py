@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +12,7 @@ from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import Counts
 from ragcun_cache.evaluation.system import Cost, Route, System
 from ragcun_cache.files import sha256_json
+from ragcun_cache.retrieval.index import FLAT
 
 SCHEMA_VERSION = 2
 _KEY_DIGITS = 16
@@ -39,6 +41,19 @@ class Setting(_Frozen):
     def sha256(self) -> str:
         """Hash of all of it."""
         return sha256_json(self.model_dump(mode="json"))
+
+    @property
+    def vectors(self) -> str:
+        """What ``open_pair`` takes for its caches."""
+        return f"{self.encoder}+{self.query_fingerprint}+{self.passage_fingerprint}"
+
+    @property
+    def eval_command(self) -> str:
+        """The command that evaluates on it, where its collection is found by its name."""
+        return shlex.join(
+            ["ragcun-cache", "eval", "--dataset", self.collection, "--split", self.split, "--encoder", self.vectors]
+            + ([] if self.config.index == FLAT else ["--index", self.config.index])
+        )
 
 
 class SeenGold(_Frozen):

@@ -94,13 +94,13 @@ def _row_content(row: Row, series: int, results: Sequence[Result]) -> dict[str, 
         "trained_on": ", ".join(places) or "nothing",
         "seconds": fmean(seconds) if seconds else None,
         "parameters": max(parameters) if parameters else None,
-        "cells": {title: _cell_content(cell) for title, cell in row.cells.items()},
+        "cells": {title: _cell_content(cell, row) for title, cell in row.cells.items()},
         "mean": row.mean,
         "mean_difference": row.mean_difference,
     }
 
 
-def _cell_content(cell: Cell) -> dict[str, Any]:
+def _cell_content(cell: Cell, row: Row) -> dict[str, Any]:
     against = cell.against_raw
     return {
         "mean": cell.mean,
@@ -113,12 +113,12 @@ def _cell_content(cell: Cell) -> dict[str, Any]:
         "wins": against and against.wins,
         "ties": against and against.ties,
         "losses": against and against.losses,
-        "remarks": _remarks(cell),
+        "remarks": _remarks(cell, row),
     }
 
 
-def _remarks(cell: Cell) -> list[str]:
-    remarks = []
+def _remarks(cell: Cell, row: Row) -> list[str]:
+    remarks = [f"{cell.seeds} of {row.seeds} seeds"] if cell.seeds < row.seeds else []
     if cell.against_exact is not None:
         exact = cell.against_exact
         remarks.append(f"index: recall@10 {exact.recall:.4f}, NDCG@10 {exact.ndcg_difference:+.4f}")

@@ -49,12 +49,13 @@ class Store:
         in_base_training: bool = False,
         gold_seen_q: np.ndarray | None = None,
         index: str = "flat",
+        split: str = "test",
     ) -> Result:
         self.n += 1
         setting = Setting(
-            collection=collection, sample_of=sample_of, split="test", encoder=encoder, model="model",
+            collection=collection, sample_of=sample_of, split=split, encoder=encoder, model="model",
             query_fingerprint="q", query_content_sha256=content, passage_fingerprint="p",
-            passage_content_sha256=content, qrels_sha256="r", config=EvalConfig(split="test", index=index),
+            passage_content_sha256=content, qrels_sha256="r", config=EvalConfig(split=split, index=index),
         )  # fmt: skip
         values = dict.fromkeys(METRICS, scores_q)
         means = {metric_name(metric, sample_of): float(scores_q.mean()) for metric in METRICS}
@@ -98,10 +99,10 @@ def test_raw_is_first_whatever_it_scores(store: Store, rng: np.random.Generator)
 
 def test_a_table_without_raw_is_an_error_that_says_how_to_mend_it(store: Store, rng: np.random.Generator) -> None:
     store.add("a", raw_head(8), rng.uniform(size=N_QUERIES))
-    store.add("b", head(0), rng.uniform(size=N_QUERIES))
-    with pytest.raises(EvaluationError, match="none on b/test") as caught:
+    store.add("b", head(0), rng.uniform(size=N_QUERIES), split="dev", index="sq8")
+    with pytest.raises(EvaluationError, match="none on b/dev") as caught:
         store.boards()
-    assert caught.value.fix == "ragcun-cache eval --dataset b"
+    assert caught.value.fix == "ragcun-cache eval --dataset b --split dev --encoder e+q+p --index sq8"
 
 
 def test_seeds_are_one_row_tested_by_their_mean(store: Store, rng: np.random.Generator) -> None:
@@ -189,6 +190,29 @@ def test_encoders_have_tables_of_their_own(store: Store, rng: np.random.Generato
     store.add("a", raw_head(8), rng.uniform(size=N_QUERIES), encoder="e1")
     store.add("a", raw_head(8), rng.uniform(size=N_QUERIES), encoder="e2")
     assert [board.encoder for board in store.boards()] == ["e1", "e2"]
+
+
+def test_splits_that_are_not_published_on_have_no_part_in_a_mean(store: Store, rng: np.random.Generator) -> None:
+    for name, split in (("a", "test"), ("a", "train"), ("msmarco", "dev"), ("msmarco", "test")):
+        store.add(name, raw_head(8), rng.uniform(size=N_QUERIES), split=split)
+        store.add(name, head(0), rng.uniform(size=N_QUERIES), split=split)
+    official, others = store.boards()
+    assert [column.title for column in official.columns] == ["a/test", "msmarco/dev"]
+    assert [column.title for column in others.columns] == ["a/train", "msmarco/test"]
+    assert (official.official, others.official) == (True, False)
+    text = to_markdown([official, others])
+    assert text.count("splits other than the official") == 1
+
+
+def test_a_collection_that_only_some_seeds_were_evaluated_on_says_so(store: Store, rng: np.random.Generator) -> None:
+    for name, seeds in (("a", 3), ("b", 2)):
+        store.add(name, raw_head(8), rng.uniform(size=N_QUERIES))
+        for seed in range(seeds):
+            store.add(name, head(seed), rng.uniform(size=N_QUERIES))
+    (board,) = store.boards()
+    text = to_markdown([board])
+    assert board.rows[1].seeds == 3
+    assert text.count("seeds)") == text.count("(2 of 3 seeds)") == 1
 
 
 def test_versions_of_a_collection_are_never_compared(store: Store, rng: np.random.Generator) -> None:
