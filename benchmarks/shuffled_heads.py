@@ -68,7 +68,7 @@ def run(
                 for name in evaluate:
                     collection = find_collection(name, home, download=False)
                     subject = Subject.of(
-                        collection, open_pair(home.caches, collection, data.caches.encoder), EvalConfig()
+                        collection, open_pair(home.caches, collection, data.caches.vectors), EvalConfig()
                     )
                     subject.evaluate(raw_head(subject.pair.passage.dim), lambda: encode_raw, store)
                     results.append(subject.evaluate(system, head_encoder(record, "cpu"), store))

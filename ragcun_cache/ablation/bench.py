@@ -43,16 +43,19 @@ class Bench:
             self._data = wanted, load_training_data(config, self.home)
         return self._data[1]
 
-    def subjects(self, encoder: str) -> list[Subject]:
-        """Return what heads on that encoder's vectors are evaluated on. Raises an error for what is not there."""
-        if encoder not in self._subjects:
-            self._subjects[encoder] = [self._subject(name, encoder) for name in self._collections]
-        return self._subjects[encoder]
+    def subjects(self, vectors: str) -> list[Subject]:
+        """Return what heads on such vectors (``CachePair.vectors``) are evaluated on.
 
-    def _subject(self, name: str, encoder: str) -> Subject:
+        Raises an error for what is not there.
+        """
+        if vectors not in self._subjects:
+            self._subjects[vectors] = [self._subject(name, vectors) for name in self._collections]
+        return self._subjects[vectors]
+
+    def _subject(self, name: str, vectors: str) -> Subject:
         collection = find_collection(name, self.home, download=False)
         subject = Subject.of(
-            collection, open_pair(self.home.caches, collection, encoder), EvalConfig(split=self._split)
+            collection, open_pair(self.home.caches, collection, vectors), EvalConfig(split=self._split)
         )
         # Read now, so that a split that does not exist is known before anything is computed.
         _ = subject.qrels
@@ -87,28 +90,28 @@ class Bench:
     def evaluate(self, record: HeadRecord, device: str) -> list[Result]:
         """Return the results of a head on all collections, evaluating it on ``device`` where it has not been."""
         encode, system, cost = head_encoder(record, device), describe_head(record, self.home), head_cost(record)
-        return [
-            subject.evaluate(system, encode, self.store, cost=cost)
-            for subject in self.subjects(str(record.provenance["encoder"]))
-        ]
+        return [subject.evaluate(system, encode, self.store, cost=cost) for subject in self.subjects(_vectors(record))]
 
     def stored(self, record: HeadRecord) -> list[Result] | None:
         """Return the results of a head on all collections, or None if one is not in the store, or cannot be."""
         system = describe_head(record, self.home)
         try:
-            return [
-                subject.evaluate(system, _not_stored, self.store)
-                for subject in self.subjects(str(record.provenance["encoder"]))
-            ]
+            return [subject.evaluate(system, _not_stored, self.store) for subject in self.subjects(_vectors(record))]
         except (_NotStoredError, EvaluationError):
             return None
 
-    def raw(self, encoder: str) -> list[Result]:
+    def raw(self, vectors: str) -> list[Result]:
         """Return the results of the raw encoder, evaluating it where it has not been."""
         return [
             subject.evaluate(raw_head(subject.pair.passage.dim), lambda: encode_raw, self.store)
-            for subject in self.subjects(encoder)
+            for subject in self.subjects(vectors)
         ]
+
+
+def _vectors(record: HeadRecord) -> str:
+    """Return those that a head was trained on, as ``CachePair.vectors`` says it."""
+    caches = record.provenance["caches"]
+    return "+".join([record.provenance["encoder"], *(caches[role]["fingerprint"] for role in ("query", "passage"))])
 
 
 class _NotStoredError(Exception):

@@ -62,7 +62,7 @@ def estimate(sweep: Sweep, runs: Sequence[SweepRun], *, jobs: int, threads: int)
             known[kind] = _probe(config, data, threads)
             probed_kinds.add(kind)
         probed += kind in probed_kinds
-        passages = sum(subject.pair.passage.rows for subject in sweep.bench.subjects(data.caches.encoder))
+        passages = sum(subject.pair.passage.rows for subject in sweep.bench.subjects(data.caches.vectors))
         own_seconds = known[kind].measure * passages / max(data.caches.passage.rows, 1)
         if sweep.head(run) is None:
             size += _head_bytes(config, data)

@@ -61,7 +61,7 @@ def require_search(sweep: Sweep) -> None:
     # Dev queries that no split names were cut from train.
     chosen_by = trained_on(data.collection, [data.dev_split or config.train], sweep.home)
     best = System(name="the best trial of the search", sha256="", arch=str(config.arch), trained_on=chosen_by)
-    for subject in sweep.bench.subjects(data.caches.encoder):
+    for subject in sweep.bench.subjects(data.caches.vectors):
         if (refused := subject.refusal(best)) is not None:
             raise refused
 

@@ -68,7 +68,7 @@ class Sweep:
             data = self.bench.data(planned.config)
             name = run_name(planned.config, data)
             if evaluate:
-                self.bench.subjects(data.caches.encoder)
+                self.bench.subjects(data.caches.vectors)
         except RagcunCacheError as error:
             return SweepRun(planned, None, "failed", str(error)), error
         run = SweepRun(planned, name, "missing")
@@ -172,8 +172,8 @@ class Sweep:
     def results(self) -> list[Result]:
         """Return the results of all runs that are done, after those of the raw encoders that they stand on."""
         found = [result for run in self.runs for result in run.results]
-        encoders = dict.fromkeys(result.setting.encoder for result in found)
-        raw = [result for encoder in encoders for result in self.bench.raw(encoder)]
+        every = dict.fromkeys(result.setting.vectors for result in found)
+        raw = [result for vectors in every for result in self.bench.raw(vectors)]
         return list({result.key: result for result in [*raw, *found]}.values())
 
 

@@ -32,6 +32,11 @@ class CachePair:
     query: EmbeddingCache
     passage: EmbeddingCache
 
+    @property
+    def vectors(self) -> str:
+        """What ``open_pair`` takes for this encoder, with these prompts where it has vectors with several."""
+        return f"{self.encoder}+{self.query.fingerprint}+{self.passage.fingerprint}"
+
     def provenance(self) -> dict[str, Any]:
         """Return what the record of a head says of the vectors that it was trained on."""
         caches = {"query": self.query, "passage": self.passage}

@@ -67,7 +67,7 @@ class Sources:
         place = f"{setting.collection}/{setting.split}"
         try:
             collection = find_collection(setting.collection, self.home, download=False)
-            subject = Subject.of(collection, open_pair(self.home.caches, collection, setting.encoder), setting.config)
+            subject = Subject.of(collection, open_pair(self.home.caches, collection, setting.vectors), setting.config)
             if subject.setting == setting:
                 return subject
             reason = "its texts, judgements or vectors have changed since"

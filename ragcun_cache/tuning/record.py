@@ -68,7 +68,9 @@ def tuning_name(config: TuneConfig, pair: CachePair) -> str:
     An encoder that is named, since several are cached, gives the same name as one that goes without saying.
     """
     asked = config.model_copy(update={"encoder": None}).model_dump(mode="json")
-    asked_sha256 = sha256_json([pair.encoder, pair.query.content_sha256, pair.passage.content_sha256, asked])
+    prompts = [cache.manifest.spec.get("prompt") for cache in (pair.query, pair.passage)]
+    vectors = [pair.encoder, pair.query.content_sha256, pair.passage.content_sha256, *(prompts if any(prompts) else [])]
+    asked_sha256 = sha256_json([*vectors, asked])
     return f"{pair.collection.replace('/', '__')}-{config.labels}-seed{config.seed}-{asked_sha256[:8]}"
 
 

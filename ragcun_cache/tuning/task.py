@@ -99,7 +99,7 @@ def _others(config: TuneConfig, data: Data, heads: Sequence[HeadRecord], home: H
     for name in names:
         try:
             collection = find_collection(name, home, download=False)
-            found.append(Data(collection, open_pair(home.caches, collection, data.pair.encoder), home, heads))
+            found.append(Data(collection, open_pair(home.caches, collection, data.pair.vectors), home, heads))
         except (CollectionError, CacheError):
             if named:
                 raise

@@ -5,15 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragcun_cache.ablation import workers
 from ragcun_cache.ablation.recipe import load_recipe
 from ragcun_cache.ablation.sweep import Sweep, SweepRun, count, failures, to_do
 from ragcun_cache.ablation.workers import Event
+from ragcun_cache.cache import EmbeddingCache, open_pair
+from ragcun_cache.collections.locate import find_collection
 from ragcun_cache.errors import CacheError, ConfigError, TrainingError
 from ragcun_cache.heads import read_record
 from ragcun_cache.home import Home
+from ragcun_cache.role import Role
 
 
 class Told:
@@ -236,3 +240,20 @@ def test_runs_of_fewer_epochs_are_left_on_the_way_of_the_longest(
     assert sorted(trained) == [1, 2, 3, 3]  # with a cosine each length is another training
     assert sorted(told.labels("done")) == sorted(run.planned.label for run in sweep.runs)
     assert len({read_record(cached_home.heads / str(run.name)).sha256 for run in sweep.runs}) == 6
+
+
+@pytest.mark.usefixtures("threads")
+def test_heads_are_evaluated_on_the_prompts_that_they_were_trained_on(
+    cached_home: Home, recipe_file: Callable[..., Path], cache_of: Callable[..., Path]
+) -> None:
+    collection = find_collection("tiny", cached_home)
+    pair = open_pair(cached_home.caches, collection)
+    content = collection.content_sha256(Role.QUERY)
+    rows = pair.query.ids, pair.query.array().astype(np.float16)
+    spec = {"prompt": "search: "}
+    other = cache_of(cached_home.caches, "tiny", Role.QUERY, *rows, content_sha256=content, spec=spec)
+    fingerprint = EmbeddingCache(other).fingerprint
+    sweep = Sweep(load_recipe(recipe_file(train={"encoder": fingerprint}, evaluate=["tiny"])), cached_home)
+    sweep.carry_out(Told(), jobs=1)
+    assert count(sweep.runs)["done"] == 1
+    assert {result.setting.query_fingerprint for result in sweep.results()} == {fingerprint}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -133,3 +134,14 @@ def test_one_prompt_too_many_needs_one_fingerprint(home: Home, tiny_pair, cache_
     cache_of(home.caches, "tiny", Role.QUERY, ["q0"], np.ones((1, 32), np.float16), content_sha256=content, spec=spec)
     found = open_pair(home.caches, Tiny(), plain.query.fingerprint)
     assert (found.query.folder, found.passage.folder) == (plain.query.folder, plain.passage.folder)
+
+
+def test_a_pair_names_its_own_prompts_and_elsewhere_its_encoder(home: Home, tiny_pair, cache_of) -> None:
+    plain = tiny_pair()
+    content = Tiny().content_sha256(Role.QUERY)
+    other = ["q0"], np.ones((1, 32), np.float16)
+    first = open_pair(home.caches, Tiny())
+    cache_of(home.caches, "tiny", Role.QUERY, *other, content_sha256=content, spec={"prompt": "search: "})
+    assert open_pair(home.caches, Tiny(), first.vectors).query.folder == plain.query.folder
+    shutil.rmtree(plain.query.folder)
+    assert open_pair(home.caches, Tiny(), first.vectors).query.manifest.spec["prompt"] == "search: "
