@@ -65,7 +65,8 @@ def build_report(results: Sequence[Result], store: ResultStore, home: Home, *, w
         queries = []
         for key, setting in settings.items():
             raw, *rows = compared[key]
-            queries.append(queries_content(setting, titles[key], raw, rows, sources, MAX_BYTES // len(settings)))
+            if rows:
+                queries.append(queries_content(setting, titles[key], raw, rows, sources, MAX_BYTES // len(settings)))
             advance(1)
     content = {
         "title": _title(boards),

@@ -10,6 +10,7 @@ from typing import Any
 from ragcun_cache.evaluation.leaderboard import Leaderboard
 from ragcun_cache.evaluation.origin import encoders, listed, training
 from ragcun_cache.evaluation.results import Result
+from ragcun_cache.heads.config import ADAPTER
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.report.boards import row_results, told_apart
 from ragcun_cache.report.sources import Sources
@@ -98,7 +99,9 @@ def commands(boards: Sequence[Leaderboard], results: Sequence[Result], sources: 
                 by_settings.setdefault(_settings(record), []).append(record)
             for settings, records in by_settings.items():
                 if not settings:
-                    trains[comment(f"{row.label}: its record does not say how it was trained")] = None
+                    tuned = records[0].config.arch == ADAPTER
+                    said = "ragcun-cache tune learnt it" if tuned else "its record does not say how it was trained"
+                    trains[comment(f"{row.label}: {said}")] = None
                     continue
                 seeds = ranges(sorted({int(record.provenance["seed"]) for record in records}))
                 trains[f"ragcun-cache train-head --seeds {seeds} --config /dev/stdin <<< {shlex.quote(settings)}"] = (
@@ -131,7 +134,7 @@ def _evals(results: Sequence[Result], datasets: Datasets) -> list[str]:
 def _settings(record: HeadRecord) -> str:
     """Return the training settings of a head without its seed, as JSON, which YAML readers read too."""
     train = record.provenance.get("train")
-    if not train:
+    if not train or "dataset" not in train:
         return ""
     return json.dumps(
         {key: value for key, value in train.items() if value is not None and key not in ("seed", "device")}

@@ -30,6 +30,8 @@ SNIPPET = 300
 """Characters of a passage that are shown."""
 _MAX_RELEVANT = 5
 _MAX_TITLE = 160
+_NO_QUERY = ("", "(not among the queries)")
+_NO_PASSAGE = ("", "(not in the corpus)")
 # Another machine may swap passages whose scores are equal but for rounding.
 _ROUNDING = 1e-3
 
@@ -160,7 +162,9 @@ def _details(subject: Subject, chosen: Mapping[int, str], runs: _Runs, max_bytes
                 str(number): _one_query(query_id, subject.qrels[query_id], runs, wanted)
                 for number, query_id in some.items()
             },
-            "texts": {str(number): shorten(queries[query_id][1], SNIPPET) for number, query_id in some.items()},
+            "texts": {
+                str(number): shorten(queries.get(query_id, _NO_QUERY)[1], SNIPPET) for number, query_id in some.items()
+            },
             "passages": [_passage(passage_id, passages.get(passage_id)) for passage_id in wanted],
         }
         if not n_queries or len(json.dumps(content)) <= max_bytes:
@@ -169,7 +173,7 @@ def _details(subject: Subject, chosen: Mapping[int, str], runs: _Runs, max_bytes
 
 
 def _passage(passage_id: str, found: tuple[str, str] | None) -> tuple[str, str, str]:
-    title, text = found or ("", "(not in the corpus)")
+    title, text = found or _NO_PASSAGE
     return passage_id, shorten(title, _MAX_TITLE), shorten(text, SNIPPET)
 
 

@@ -44,7 +44,8 @@ class Datasets:
         self._given: dict[str, list[str]] = {}
         for record in records:
             train, name = record.provenance.get("train"), _caches(record).get("collection")
-            if train and name:
+            # That of an adapter of tune does not say how its collection was found.
+            if name and train and "dataset" in train:
                 pairs, seed = train.get("pairs"), train.get("pairs_seed", 0)
                 # The pairs of a sample may have been found in the vectors of the whole.
                 sampled = pairs is not None and name.endswith(sample_name("", pairs, seed))

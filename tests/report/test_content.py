@@ -9,11 +9,15 @@ import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ragcun_cache.adapters.config import AdapterConfig
 from ragcun_cache.alarms import alarms
+from ragcun_cache.cli.main import app
 from ragcun_cache.evaluation.results import Result
 from ragcun_cache.evaluation.store import ResultStore
-from ragcun_cache.heads.store import list_heads
+from ragcun_cache.heads.adapter import AdapterHead
+from ragcun_cache.heads.store import list_heads, save_head
 from ragcun_cache.home import Home
 from ragcun_cache.report import content as content_module
 from ragcun_cache.report.content import Report, build_report
@@ -195,3 +199,43 @@ def test_a_shortened_text_is_short_and_on_one_line(text: str, limit: int) -> Non
     assert len(short) <= limit + 2
     assert "\n" not in short
     assert short == " ".join(text.split()) or short.endswith(" …")
+
+
+def test_a_collection_with_the_raw_encoder_alone_has_no_queries_to_compare(
+    results: list[Result], store, evaluated: Home
+) -> None:
+    raw = [one for one in results if one.system.is_raw]
+    made = build_report(raw, store, evaluated, written_by="x")
+    assert made.content["queries"] == [] and made.content["boards"]
+
+
+def test_a_judged_query_without_text_is_called_so(evaluated: Home, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "data")
+    shutil.copytree(evaluated.root, home.root)
+    collection = home.collections / "hard"
+    with (collection / "qrels" / "test.tsv").open("a") as qrels:
+        qrels.write("unknown\tp1\t1\n")
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    assert CliRunner().invoke(app, ["eval", "--dataset", "hard"]).exit_code == 0
+    store = ResultStore(home.results)
+    (newest,) = {one.setting.sha256 for one in store.all() if one.counts.judged == 31}
+    made = build_report([one for one in store.all() if one.setting.sha256 == newest], store, home, written_by="x")
+    (place,) = made.content["queries"]
+    assert "(not among the queries)" in place["texts"].values()
+
+
+def test_an_adapter_of_a_tuning_has_no_training_command(
+    evaluated: Home, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "data")
+    shutil.copytree(evaluated.root, home.root)
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    record = next(one for one in list_heads(home.heads) if one.config.arch == "lejepa")
+    adapter = AdapterHead(AdapterConfig().head_config(16))
+    train = {"kind": "ridge", "strength": 1.0, "train": "train", "epochs": 1}
+    save_head(home.heads / "adapter", adapter, record.provenance | {"train": train})
+    assert CliRunner().invoke(app, ["eval", "--dataset", "hard", "--head", "adapter"]).exit_code == 0
+    store = ResultStore(home.results)
+    made = build_report(store.all(), store, home, written_by="x")
+    told = [line for line in made.content["provenance"]["commands"] if "tune learnt it" in line]
+    assert len(told) == 1 and told[0].startswith("# ")
