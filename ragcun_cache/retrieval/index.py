@@ -95,6 +95,12 @@ class IvfPq(Index):
             raise EvaluationError(
                 "the corpus is too small for an ivfpq index", expected="256 passages", found=rows, fix="--index flat"
             )
+        if n_lists > (most := min(rows, _TRAINING_ROWS)):
+            raise EvaluationError(
+                "an ivfpq index cannot have more lists than it learns them from passages",
+                expected=f"at most {most:,} lists",
+                found=f"lists={n_lists}",
+            )
         index = faiss.IndexIVFPQ(faiss.IndexFlat(dim, metric), dim, n_lists, size, 8, metric)
         index.nprobe = self.probes
         # Too few passages for good centroids show in the recall that is printed; FAISS need not say it on stderr.

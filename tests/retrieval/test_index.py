@@ -100,7 +100,11 @@ def test_what_is_no_index_is_refused(text: str, message: str) -> None:
 
 def test_an_index_that_cannot_be_built_is_refused(vectors: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
     query_qe, passage_ne = vectors
-    for text, rows, message in (("ivfpq", 100, "too small"), ("ivfpq:bytes=7", 1500, "divide")):
+    for text, rows, message in (
+        ("ivfpq", 100, "too small"),
+        ("ivfpq:bytes=7", 1500, "divide"),
+        ("ivfpq:lists=1501", 1500, "at most 1,500 lists"),
+    ):
         index = parse_index(text)
         assert index is not None
         with pytest.raises(EvaluationError, match=message):
