@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +129,9 @@ def describe_head(record: HeadRecord, home: Home) -> System:
     # Where it was computed, and what is said elsewhere, makes no other head.
     settings = {key: value for key, value in train.items() if key not in {"seed", "device", "encoder"}}
     settings["train_caches"] = sha256_json(record.provenance.get("caches"))[:8]
+    if "dataset" in train:
+        # A result names no folder of a user's.
+        settings["dataset"] = _collection(record).removesuffix(_sample_suffix(train))
     if source := record.provenance.get("arch_source_sha256"):
         settings["arch_source"] = source[:8]
     if not record.complete:
@@ -149,21 +153,29 @@ def describe_head(record: HeadRecord, home: Home) -> System:
 def _trained_on(record: HeadRecord, home: Home) -> tuple[TrainedOn, ...]:
     """Return the splits that a head was trained on and, if its epoch or its settings were chosen on dev, that too."""
     train = record.provenance.get("train") or {}
-    collection = (record.provenance.get("caches") or {}).get("collection")
+    collection = _collection(record)
     learnt = bool(record.provenance.get("train_pairs") and train.get("epochs"))
     searched = CHOSEN_BY_SEARCH in record.provenance
-    if collection is None or not (learnt or searched):
+    if not collection or not (learnt or searched):
         return ()
-    if train.get("pairs") is not None:
-        # Its vectors may be those of the whole, and are then called so.
-        suffix = sample_name("", train["pairs"], train["pairs_seed"])
-        collection = collection.removesuffix(suffix) + suffix
+    # The vectors of a sample may be those of the whole, and are then called so.
+    collection = collection.removesuffix(_sample_suffix(train)) + _sample_suffix(train)
     splits = [str(train["train"])] if learnt else []
     if searched or train.get("select") in ("best_dev", "dev_loss"):
         # Heads of before this was recorded say only what was asked for. What no split names was cut from train.
         dev = record.provenance.get("dev_split", train.get("dev"))
         splits.append(dev if isinstance(dev, str) else str(train["train"]))
     return trained_on(collection, splits, home)
+
+
+def _collection(record: HeadRecord) -> str:
+    """Return the name of the collection whose vectors a head was trained on; empty if its record does not say."""
+    return str((record.provenance.get("caches") or {}).get("collection") or "")
+
+
+def _sample_suffix(train: Mapping[str, Any]) -> str:
+    """Return what the name of the pairs that a head was trained on ends with; nothing if they are no sample."""
+    return "" if train.get("pairs") is None else sample_name("", train["pairs"], train["pairs_seed"])
 
 
 def trained_on(collection: str, splits: Iterable[str], home: Home) -> tuple[TrainedOn, ...]:

@@ -177,6 +177,14 @@ def test_a_head_trained_on_a_sample_by_its_own_name_is_in_domain_on_the_whole(
     assert elsewhere == ([sample.name] if renamed else [sample.name, "tiny"])
 
 
+def test_a_head_on_a_folder_is_described_without_its_path(home: Home, cached: Callable[..., None]) -> None:
+    cached()
+    given = str(home.collections / "tiny")
+    config = make_config({"arch": "isotropy", "dataset": given, "pairs": 30, "epochs": 1})
+    assert config.dataset == given
+    assert describe_head(train_head(config, home).record, home).settings["dataset"] == "tiny"
+
+
 def test_a_run_file_can_be_scored_by_trec_eval_and_is_written_for_stored_results_too(
     home: Home, cached: Callable[..., None], tmp_path: Path
 ) -> None:
