@@ -30,7 +30,7 @@ from ragcun_cache.home import Home
 from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.marked_yaml import read_settings
 from ragcun_cache.report.provenance import ranges
-from ragcun_cache.training.config import make_config
+from ragcun_cache.training.config import TrainConfig, make_config
 from ragcun_cache.training.diagnostics import DEV_METRIC
 from ragcun_cache.tuning.config import Labels, TuneConfig, load_tune_config
 from ragcun_cache.tuning.record import TuningRecord, list_tunings
@@ -89,8 +89,8 @@ before it was run, once, when all of them were known; no result on these queries
 have flattered this. The column *dev* is that of MS MARCO, as above."""
 
 _CHOICE = """\
-From what the default was chosen, by NDCG@10 on the *train* queries of the collections (which no head here learns from),
-not on their test splits. The rule stood before the first run: the entry of the grid with the highest mean is the
+What the default was chosen from, by NDCG@10 on the *train* queries of the collections (which no head here learns
+from), not on their test splits. The rule stood before the first run: the entry of the grid with the highest mean is the
 default. Difference to raw, rank among the {entries} entries of the grid in parentheses; mean over seeds {seeds}. A
 collection's own first is chosen without the other's help: for the other it is zero-shot."""
 
@@ -153,7 +153,7 @@ def write_page(
         if encoder in first:
             blocks += [block for sweep in sweeps for block in _dense(sweep, store)]
             used += [result for sweep in sweeps for run in sweep.runs for result in run.results]
-        shuffled_heads = _shuffled_heads(encoder, store)
+        shuffled_heads = _shuffled_heads(encoder, store, train or {})
         blocks += _null(outcomes, shuffled_heads, store)
         used += shuffled_heads
         blocks += _tried(outcomes, trials.name)
@@ -195,8 +195,8 @@ def _outcomes(records: Sequence[TuningRecord], store: ResultStore) -> list[Outco
     # Of one tuning that is there twice, under names of different versions, the latest.
     for record in sorted(records, key=lambda one: one.date):
         group = groups.setdefault(f"{record.encoder} {record.collection} {_asked(record.config)}", {})
-        if any(one.raw != record.raw for one in group.values()):
-            # Tested on other vectors or judgements than this later one: their queries are no pairs.
+        if any((one.raw, one.made_from) != (record.raw, record.made_from) for one in group.values()):
+            # Tested on other vectors or judgements than this later one, or made by other code: no seeds of one row.
             group.clear()
         group[record.config.seed] = record
     outcomes = []
@@ -285,12 +285,12 @@ def _choices(outcomes: Sequence[Outcome]) -> str:
         for record in outcome.records:
             by_choice.setdefault(str(record.spec), []).append(record)
         for choice, records in by_choice.items():
-            dev, raw = (np.mean([one.dev_ndcg or 0.0 for one in records]), _raw_dev(records))
             seeds = ranges(sorted(one.config.seed for one in records))
-            queries = f"{records[0].dev_queries:,} dev queries of {', '.join(records[0].chosen_by)}"
-            lines.append(
-                f"- {outcome.collection}, seeds {seeds}: **{choice}**; {dev:.4f} on dev, raw {raw:.4f}; {queries}"
-            )
+            figures = [one.dev_ndcg for one in records if one.dev_ndcg is not None]
+            found = f"{np.mean(figures):.4f} on dev, raw {_raw_dev(records):.4f}" if figures else "fixed in advance"
+            if figures:
+                found += f"; {records[0].dev_queries:,} dev queries of {', '.join(records[0].chosen_by)}"
+            lines.append(f"- {outcome.collection}, seeds {seeds}: **{choice}**; {found}")
             if left_out := sorted({rung for one in records for rung in one.left_out}):
                 lines.append(f"  - no time was left for {', '.join(left_out)}")
     return "\n".join(["Chosen on dev:", "", *lines])
@@ -350,15 +350,19 @@ def _spread(found: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _shuffled_heads(encoder: str, store: ResultStore) -> list[Result]:
+def _shuffled_heads(encoder: str, store: ResultStore, train: Mapping[str, Any]) -> list[Result]:
     """Return the results of default heads on shuffled pairs, one for each setting, way of choosing the epoch and seed.
 
-    Of results by other code, which have other weights, it is the latest.
+    The pairs are of the collection that ``train`` names, if it names one. Of results by other code, which have other
+    weights, it is the latest.
     """
+    dataset = train.get("dataset")
     found: dict[tuple[str, str, int | None], Result] = {}
     for one in store.all():
         system, setting = one.system, one.setting
-        if system.arch == SHUFFLED_HEAD and setting.encoder == encoder and _is_todays(system.settings):
+        if system.arch != SHUFFLED_HEAD or setting.encoder != encoder or not _is_todays(system.settings):
+            continue
+        if dataset in (None, system.settings["dataset"]):
             found[setting.sha256, str(system.settings["select"]), system.seed] = one
     return list(found.values())
 
@@ -450,22 +454,30 @@ def _choice(sweep: Sweep, rows: Mapping[str, Sequence[SweepRun]]) -> list[str]:
     plain = make_config({"dataset": default.dataset, "pairs": default.pairs, "encoder": default.encoder})
     same = plain.model_copy(update={"seed": default.seed}) == default
     shown = [name for name in by_mean if min(by_mean[name] / _SHOWN, *(by[name] for by in by_one.values())) <= 1]
+    # What rows outside the grid change one thing of, where it is one entry of the grid.
+    others = [name for name in gains if name not in grid]
+    base = [name for name in grid if _has(rows[name][0].planned.config, sweep.recipe.train)] if others else []
+    shown += [name for name in base if len(base) == 1 and name not in shown]
     lines = [["raw encoder", *(f"{value:.4f}" for value in raw.values()), f"{_mean(raw.values()):.4f}"]]
-    for name in [*shown, *(name for name in gains if name not in grid)]:
+    for name in [*shown, *others]:
         cells = [_ranked(gain, by_one[one].get(name)) for one, gain in gains[name].items()]
-        lines.append(
-            [
-                name.removeprefix("grid, ").removeprefix("grid at "),
-                *cells,
-                _ranked(_mean(gains[name].values()), by_mean.get(name)),
-            ]
-        )
+        lines.append([_point(name), *cells, _ranked(_mean(gains[name].values()), by_mean.get(name))])
     about = _CHOICE.format(entries=len(grid), seeds=ranges(sweep.recipe.seeds))
+    if len(base) == 1:
+        about += f" Rows without a rank change one thing of {_point(base[0])}."
     told = (
         "The default of `train-head` is the first of this grid." if same else "The default of `train-head` is another."
     )
     title = f"### Dense only: what else was tried (`{sweep.recipe.name}`)"
     return [title, about, table(["LeJEPA", *raw, "mean"], lines), told]
+
+
+def _point(name: str) -> str:
+    return name.removeprefix("grid, ").removeprefix("grid at ")
+
+
+def _has(config: TrainConfig, settings: Mapping[str, Any]) -> bool:
+    return all(getattr(config, name) == value for name, value in settings.items())
 
 
 def _gain(runs: Sequence[SweepRun], collection: str, raw: float) -> float:

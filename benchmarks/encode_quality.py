@@ -14,7 +14,7 @@ from ragcun_cache.errors import CacheError
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.evaluate import evaluate_run
 from ragcun_cache.evaluation.metrics import QueryScores
-from ragcun_cache.evaluation.significance import compare
+from ragcun_cache.evaluation.significance import compare, p_text
 from ragcun_cache.evaluation.subject import Subject, encode_raw
 from ragcun_cache.home import Home
 from ragcun_cache.markdown import paragraphs, table
@@ -61,7 +61,7 @@ def _collection_part(home: Home, name: str) -> list[str]:
                 f"{scores.mean(_METRIC):.4f}",
                 f"{found.difference:+.4f}",
                 f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}",
-                f"{found.p_value:.3f}",
+                p_text(found.p_value),
             ]
         )
     columns = ["", "smallest cosine, queries / passages", _METRIC.upper(), "difference", "95 % interval", "p"]

@@ -222,7 +222,7 @@ def test_heads_on_shuffled_pairs_are_called_so_and_not_kept(home: Home, tmp_path
 def test_the_page_says_how_the_default_head_was_chosen_without_test(home: Home, tmp_path: Path) -> None:
     recipe, page = tmp_path / "choice.yaml", tmp_path / "page.md"
     entries = [{"name": "grid", "learning_rate": [1e-3, 3e-3]}, {"name": "no EMA target", "ema": None}]
-    train = {"dataset": "topics", "epochs": 1, "batch_size": 32, "device": "cpu"}
+    train = {"dataset": "topics", "epochs": 1, "batch_size": 32, "device": "cpu", "learning_rate": 3e-3}
     recipe.write_text(yaml.safe_dump({"train": train, "runs": entries, "evaluate": ["others"], "split": "train"}))
     assert CliRunner().invoke(app, ["ablate", str(recipe)]).exit_code == 0
     run(home, labels="none", transfer=["others"])
@@ -238,6 +238,7 @@ def test_the_page_says_how_the_default_head_was_chosen_without_test(home: Home, 
         f"{gain:+.4f} ({rank})" for rank, gain in ((1, expected.pop(first)), *((2, gain) for gain in expected.values()))
     ]
     assert cells[0][0] == f"| learning_rate={first}"
+    assert "Rows without a rank change one thing of learning_rate=0.003." in text
     assert "| no EMA target | " in text and "The default of `train-head` is another." in text
 
 
