@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_convention_names_tests_that_exist() -> None:
     page = (ROOT / "docs" / "evaluation.md").read_text()
-    folders = ("retrieval", "evaluation", "ablation", "benchmarks")
+    folders = ("retrieval", "evaluation", "ablation", "tuning", "benchmarks")
     files = [file for folder in folders for file in (ROOT / "tests" / folder).glob("test_*.py")]
     there = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| convention")]
