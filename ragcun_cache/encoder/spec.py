@@ -188,5 +188,5 @@ def _own_prompt(folder: Path, role: Role) -> str:
     prompts = content.get("prompts") or {}
     for name in (*_PROMPT_NAMES[role], content.get("default_prompt_name")):
         if name in prompts:
-            return str(prompts[name])
+            return str(prompts[name] or "")
     return ""

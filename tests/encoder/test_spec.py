@@ -85,6 +85,8 @@ def test_prompts_of_the_model_are_used_unless_others_are_asked_for(model: Path) 
     path.write_text(json.dumps({"prompts": {"query": "Q: ", "document": "D: "}, "default_prompt_name": None}))
     assert (spec_of(model, Role.QUERY).prompt, spec_of(model).prompt) == ("Q: ", "D: ")
     assert spec_of(model, Role.QUERY, query_prompt="").prompt == ""
+    path.write_text(json.dumps({"prompts": {"query": "Q: ", "document": None}, "default_prompt_name": "query"}))
+    assert spec_of(model).prompt == ""
 
 
 def test_pickled_weights_are_refused(model: Path) -> None:
