@@ -143,7 +143,7 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
 
 
 def _max_seq_length(folder: Path, asked: int | None) -> int:
-    """Return how many tokens are read: as asked, within the positions that the model knows, or its own limit."""
+    """Return how many tokens are read: as asked, or by the model's own limit; no more than it knows positions."""
     positions = _positions(_json(folder / "config.json"))
     if asked is not None:
         if positions is not None and asked > positions:
@@ -154,15 +154,11 @@ def _max_seq_length(folder: Path, asked: int | None) -> int:
                 found=asked,
             )
         return asked
-    own = folder / "sentence_bert_config.json"
+    own, tokenizer = folder / "sentence_bert_config.json", folder / "tokenizer_config.json"
     length = _json(own).get("max_seq_length") if own.exists() else None
-    if length is None:
-        tokenizer = folder / "tokenizer_config.json"
-        limits = [positions]
-        limits += [_json(tokenizer).get("model_max_length")] if tokenizer.exists() else []
-        known = [int(limit) for limit in limits if limit is not None]
-        length = min(known) if known else 512
-    return int(length)
+    if length is None and tokenizer.exists():
+        length = _json(tokenizer).get("model_max_length")
+    return min((int(limit) for limit in (length, positions) if limit is not None), default=512)
 
 
 def _positions(config: dict[str, Any]) -> int | None:

@@ -188,7 +188,10 @@ def test_positions_before_the_first_token_are_not_counted(model: Path, kind: str
         with pytest.raises(EncoderError, match=r"at most 512"):
             spec_of(model, max_seq_length=asked)
     assert spec_of(model).max_seq_length == default, "what the model says of itself stands"
-    own.write_text(json.dumps({key: one for key, one in json.loads(own.read_text()).items() if "length" not in key}))
+    settings = {key: one for key, one in json.loads(own.read_text()).items() if "length" not in key}
+    own.write_text(json.dumps({**settings, "max_seq_length": 514}))
+    assert spec_of(model).max_seq_length == 512, "except where it says too much"
+    own.write_text(json.dumps(settings))
     tokenizer = model / "tokenizer_config.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | {"model_max_length": 10**30}))
     assert spec_of(model).max_seq_length == 512
