@@ -124,7 +124,7 @@ def fetch_weights(model: str, home: Home) -> Weights:
 
 
 def _weight_hashes(folder: Path) -> dict[str, str]:
-    found = sorted(path for path in folder.rglob("*.safetensors") if "onnx" not in path.parts)
+    found = sorted(path for path in folder.rglob("*.safetensors") if "onnx" not in path.relative_to(folder).parts)
     unsafe = sorted(path for path in folder.rglob("pytorch_model*.bin"))
     lacking = [path for path in unsafe if not any(other.parent == path.parent for other in found)]
     if not found or lacking:

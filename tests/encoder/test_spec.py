@@ -95,6 +95,12 @@ def test_pickled_weights_are_refused(model: Path) -> None:
         spec_of(model)
 
 
+def test_weights_below_a_folder_that_is_named_onnx_are_those_of_a_model(model: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(model, tmp_path / "onnx" / "model"))
+    shutil.copytree(model, moved / "onnx")
+    assert spec_of(moved).weights == spec_of(model).weights
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="not a sentence-transformers model"):
         spec_of(tmp_path)
