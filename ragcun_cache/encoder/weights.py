@@ -140,7 +140,6 @@ def _weight_hashes(folder: Path) -> dict[str, str]:
 def _from_hub(name: str) -> Path | str:
     """Return the folder of the hub's snapshot, or the reason why there is none."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     last: Exception | None = None
     for local_only in (True, False):
@@ -152,7 +151,7 @@ def _from_hub(name: str) -> Path | str:
                 local_files_only=local_only,
                 etag_timeout=10,
             )
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except Exception as error:  # A proxy's refusal is an error of the HTTP library, and no OSError.
             last = error
             continue
         if not local_only or _is_whole(Path(found)):

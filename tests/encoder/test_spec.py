@@ -138,6 +138,25 @@ def test_an_unknown_model_says_where_it_was_looked_for(home: Home, monkeypatch: 
         find_weights("nowhere/nothing", home)
 
 
+def test_where_a_proxy_refuses_the_hub_packages_are_tried(
+    home: Home, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    class ProxyError(Exception):
+        """As that of the HTTP library, which is no OSError."""
+
+    def download(name: str, **settings: object) -> str:
+        raise ProxyError("403 Forbidden")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(EncoderError, match="403 Forbidden"):
+        find_weights("nowhere/nothing", home)
+    monkeypatch.setattr(weights_module, "_PACKAGES", {"small": ["small==1"]})
+    monkeypatch.setattr(weights_module, "_from_packages", lambda *_: model)
+    assert find_weights("small", home).folder == model
+
+
 def test_a_snapshot_without_the_model_itself_is_asked_for_again(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
