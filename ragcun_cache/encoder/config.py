@@ -33,7 +33,7 @@ class EncodeConfig(BaseModel):
     precision: Precision = "auto"
     """Of the transformer's weights and activations; pooling and normalisation are always float32."""
     device: str = "auto"
-    """``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``."""
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the CPU for OpenVINO, else a GPU if there is one."""
     storage_dtype: StorageDtype = "float16"
     max_seq_length: int | None = Field(default=None, ge=2)
     """Tokens read of each text, special tokens included; None: the model's own limit."""
@@ -54,6 +54,11 @@ class EncodeConfig(BaseModel):
         settled = {name: spec[name] for name in ("backend", "precision", "storage_dtype", "max_seq_length")}
         prompt = "query_prompt" if spec["role"] == Role.QUERY else "passage_prompt"
         return cls.model_validate({"model": model, "device": device, **settled, prompt: spec["prompt"]})
+
+    @property
+    def wanted_device(self) -> str:
+        """The device asked for; OpenVINO runs on a CPU alone, so with it none is left open."""
+        return "cpu" if (self.device, self.backend) == ("auto", "openvino") else self.device
 
     @property
     def is_settled(self) -> bool:

@@ -21,7 +21,7 @@ class FrozenModel:
 
         ``threads`` is for OpenVINO on a CPU, which goes by no setting of the process; None: as many as it sees cores.
         """
-        device = resolve_device(config.device)
+        device = resolve_device(config.wanted_device)
         self.weights = weights
         self.threads = threads
         decoder = config.backend == "auto" and device == "cpu" and is_decoder(weights.folder)

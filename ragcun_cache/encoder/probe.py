@@ -127,7 +127,8 @@ def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, pa
     """
     started = time.perf_counter()
     weights = find_weights(config.model, home, config.model_id)
-    model = FrozenModel(weights, as_cached(collection, home, config, weights))
+    config = as_cached(collection, home, config, weights)
+    model = FrozenModel(weights, config)
     works = [_count(collection, role, home, model, part) for role in Role]
     read_seconds = time.perf_counter() - started
     to_encode, sampled = sum(work.to_encode for work in works), sum(len(work.sample) for work in works)
@@ -149,7 +150,7 @@ def estimate_encode(collection: Collection, home: Home, config: EncodeConfig, pa
             for work, one in zip(works, tokens, strict=True)
         ]
         forward_seconds, padded = sum(one.seconds for one in simulated), sum(one.padded_tokens for one in simulated)
-        forward_seconds /= default_workers(config.device)
+        forward_seconds /= default_workers(config.wanted_device)
         shares = [one.seconds for one in simulated]
         error = cost.error + float(np.average([one.error for one in simulated], weights=shares))
     around = read_seconds + tokenise_seconds

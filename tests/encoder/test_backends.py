@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragcun_cache.collections import find_collection
-from ragcun_cache.encoder import EncodeConfig, choice, encode_collection, graph
+from ragcun_cache.encoder import EncodeConfig, EngineConfig, choice, encode_collection, graph
 from ragcun_cache.encoder.backend import Backend, OutOfMemory
 from ragcun_cache.encoder.batches import padded_length
 from ragcun_cache.encoder.choice import choose, is_decoder
+from ragcun_cache.encoder.engines import open_engine
+from ragcun_cache.encoder.engines.local import LocalEngine
 from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.encoder.graph import transformer_graph
 from ragcun_cache.encoder.modules import Modules
@@ -321,6 +323,21 @@ def test_bf16_is_taken_only_on_a_gpu_that_computes_in_it(monkeypatch: pytest.Mon
     assert choose("auto", "auto", "cuda:0").precision == "bf16"
     assert choose("auto", "auto", "cuda:1").precision == "fp32"
     assert current == [0]
+
+
+def test_openvino_leaves_the_gpus_of_a_machine_alone(
+    weights: Weights, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = EncodeConfig(backend="openvino", precision="fp32")
+    assert FrozenModel(weights, config).config.device == "cpu"
+    assert isinstance(open_engine(EngineConfig(), weights, config, home), LocalEngine), "one process, none for a GPU"
+    torch_config = EncodeConfig(backend="torch", precision="fp32")
+    assert FrozenModel(weights, torch_config).config.device == "cuda:0"
+    with pytest.raises(ConfigError, match=r"unknown backend on cuda"):
+        FrozenModel(weights, config.model_copy(update={"device": "cuda:1"}))
 
 
 @pytest.mark.parametrize(

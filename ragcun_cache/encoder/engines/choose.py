@@ -36,8 +36,8 @@ def open_engine(settings: EngineConfig, weights: Weights, config: EncodeConfig, 
 
     model = FrozenModel(weights, config)
     gpus = torch.cuda.device_count()
-    every_gpu = default_workers(config.device) > 1
-    workers = settings.workers or default_workers(config.device)
+    every_gpu = default_workers(config.wanted_device) > 1
+    workers = settings.workers or default_workers(config.wanted_device)
     if workers == 1 and settings.threads is None:
         return LocalEngine(model)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)

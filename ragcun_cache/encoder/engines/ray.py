@@ -83,8 +83,8 @@ class RayEngine:
             self._connect(settings)
         if Path(config.model).is_dir():
             config = config.model_copy(update={"model": str(Path(config.model).resolve())})
-        resources = self._ray.cluster_resources()
-        self._on_gpu = config.device.startswith("cuda") or (config.device == "auto" and resources.get("GPU", 0) >= 1)
+        resources, wanted = self._ray.cluster_resources(), config.wanted_device
+        self._on_gpu = wanted.startswith("cuda") or (wanted == "auto" and resources.get("GPU", 0) >= 1)
         if self._on_gpu:
             config = config.model_copy(update={"device": "cuda"})  # Each task sees only the one that Ray gave it.
         self._config = config
