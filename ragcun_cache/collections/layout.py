@@ -11,7 +11,7 @@ import orjson
 from filelock import FileLock
 
 from ragcun_cache.collections.lines import SUFFIXES, find_file
-from ragcun_cache.collections.qrels import HEADER
+from ragcun_cache.collections.qrels import HEADER, quoted
 from ragcun_cache.collections.reader import Texts
 from ragcun_cache.files import atomic_file, sync_folder
 from ragcun_cache.role import Role
@@ -77,4 +77,4 @@ def write_qrels(folder: Path, split: str, judgements: Iterable[tuple[str, str, i
     """Write ``qrels/<split>.tsv`` from (query id, passage id, grade) rows; no id may hold a tab or a line end."""
     with atomic_file(folder / "qrels" / f"{split}.tsv") as handle:
         for row in (HEADER, *judgements):
-            handle.write("\t".join(map(str, row)).encode() + b"\n")
+            handle.write("\t".join(quoted(str(one)) for one in row).encode() + b"\n")

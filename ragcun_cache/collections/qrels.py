@@ -15,6 +15,7 @@ Qrels = dict[str, dict[str, int]]
 """query id -> passage id -> grade."""
 
 _INTEGER = re.compile(r"-?[0-9]+")
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 HEADER = ("query-id", "corpus-id", "score")
 
@@ -33,8 +34,21 @@ def _grade(text: str) -> int | None:
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
+def quoted(field: str) -> str:
+    """Return a field as it is written: in quotes, those inside doubled, where it would be read as quoted otherwise."""
+    return '"' + field.replace('"', '""') + '"' if field.startswith('"') else field
+
+
+def _columns(line: str) -> tuple[str, ...]:
+    """Return the fields of a line without the quotes that csv writers put around some; other quotes stay."""
+    fields = line.split("\t")
+    if '"' in line:
+        fields = [found[1].replace('""', '"') if (found := _QUOTED.fullmatch(one)) else one for one in fields]
+    return tuple(fields)
+
+
 def read_judgements(path: Path, flaws: Flaws) -> Iterator[Judgement]:
-    """Yield the judgements in file order. The header may be absent, but not wrong.
+    """Yield the judgements in file order. The header may be absent, but not wrong; fields may be quoted as in a csv.
 
     Raises:
         CollectionError: names file and line of a row that has not three columns, of an empty id, of a grade that is
@@ -42,16 +56,17 @@ def read_judgements(path: Path, flaws: Flaws) -> Iterator[Judgement]:
     """
     for number, line in read_lines(path, flaws):
         where = f"{path}:{number}"
-        columns = tuple(decode(line, where).split("\t"))
+        columns = _columns(decode(line, where))
         if columns == HEADER and number == 1:
             continue
         if len(columns) != len(HEADER) or not columns[0] or not columns[1]:
+            is_trec = number == 1 and len(columns) == len(HEADER) + 1 and _grade(columns[1]) is not None
             raise CollectionError(
                 "wrong columns in qrels",
                 where=where,
                 expected="three columns divided by tabs: query-id, corpus-id, score",
                 found=f"{len(columns)} column(s): {columns}",
-                fix="a TREC file has a fourth column: cut -f1,3,4" if len(columns) == len(HEADER) + 1 else None,
+                fix="a TREC file has a fourth column: cut -f1,3,4" if is_trec else None,
             )
         grade = _grade(columns[2])
         if grade is None:

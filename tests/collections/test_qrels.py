@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -30,6 +32,7 @@ def test_header_is_optional(tmp_path: Path, header: str) -> None:
         (f"{HEADER}q1\tp1\n", 2, "wrong columns in qrels", "2 column(s)"),
         (f"{HEADER}q1 p1 1\n", 2, "wrong columns in qrels", "1 column(s)"),
         ("q1\t0\tp1\t1\n", 1, "wrong columns in qrels", "cut -f1,3,4"),
+        (f'{HEADER}q1\t""\t1\n', 2, "wrong columns in qrels", ""),
         (f"{HEADER}\tp1\t1\n", 2, "wrong columns in qrels", ""),
         ("qid\tpid\tgrade\nq1\tp1\t1\n", 1, "wrong header in qrels", "qid, pid, grade"),
         (f"{HEADER}q1\tp1\t1\nq1\tp2\t0.5\n", 3, "grade is not an integer", "0.5"),
@@ -48,6 +51,33 @@ def test_bad_row_is_refused_with_file_and_line(
     assert error.value.problem == problem
     assert str(error.value.where) == f"{path}:{line}"
     assert detail in str(error.value)
+
+
+@pytest.mark.parametrize("header", ["query-id\tcorpus-id\tscore\titeration\n", HEADER])
+def test_no_column_of_ids_is_cut_off_where_a_fourth_one_is_no_trec_files(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "test.tsv"
+    path.write_text(f"{header}1\t25\t1\t0\n")
+    with pytest.raises(CollectionError, match="wrong columns in qrels") as error:
+        read_qrels(path, Flaws())
+    assert error.value.fix is None
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_what_a_csv_writer_quotes_is_read_without_its_quotes(tmp_path: Path, quoting: Literal[0, 1]) -> None:
+    path, rows = tmp_path / "test.tsv", [("q1", '5" floppy', 1), ('"', '"so" he said', 0), ("q2", 'a ""', 2)]
+    with path.open("w", newline="") as handle:
+        csv.writer(handle, delimiter="\t", quoting=quoting).writerows([HEADER.split(), *rows])
+    assert [(one.query_id, one.passage_id, one.grade) for one in read_judgements(path, Flaws())] == rows
+    path.write_text('q1\t5" floppy\t1\nq1\t"so" he "said"\t1\nq1\t"\t1\n')
+    assert read_qrels(path, Flaws()) == {"q1": {'5" floppy': 1, '"so" he "said"': 1, '"': 1}}
+
+
+def test_csv_readers_find_the_ids_that_were_written(tmp_path: Path) -> None:
+    rows = [("q", '"so"', 1), ("q", '5" floppy', 2), ('"', "p", 0)]
+    write_qrels(tmp_path, "test", rows)
+    with (tmp_path / "qrels" / "test.tsv").open(newline="") as handle:
+        found = list(csv.reader(handle, delimiter="\t"))[1:]
+    assert [(query, passage, int(grade)) for query, passage, grade in found] == rows
 
 
 def test_invalid_utf8_is_refused(tmp_path: Path) -> None:
