@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ragcun_cache.cache.layout import FINGERPRINT_DIGITS, CacheLayout, VectorFormat
+from ragcun_cache.cache.place import is_remote
 from ragcun_cache.errors import CacheError
 from ragcun_cache.files import atomic_file, sha256_json
 from ragcun_cache.role import Role
@@ -127,7 +128,7 @@ class Manifest(_Frozen):
         Raises:
             CacheError: they are not JSON, are of another schema version, or fail their checksum.
         """
-        rebuild = "`ragcun-cache caches verify --repair` restores it from its copy"
+        rebuild = None if is_remote(where) else "`ragcun-cache caches verify --repair` restores it from its copy"
         try:
             content = json.loads(found_bytes)
             checksum = content.pop("manifest_sha256")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +17,8 @@ class Place(Protocol):
     address: Path | str
     """The folder, for messages and for opening it again."""
 
-    def sizes(self) -> dict[str, int]:
-        """Return the size in bytes of every file."""
+    def sizes(self) -> Mapping[str, int | None]:
+        """Return the size in bytes of every file, None where a listing does not tell it (that of a web server)."""
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file. Raises CacheError if it cannot be read."""
@@ -29,9 +29,17 @@ class Place(Protocol):
 
 def place_of(address: Path | str) -> Place:
     """Return the folder that ``address`` names: remote if it is a URL, else local."""
-    if isinstance(address, str) and "://" in address:
-        return RemotePlace(address)
-    return LocalPlace(Path(address))
+    return RemotePlace(str(address)) if is_remote(address) else LocalPlace(Path(address))
+
+
+def is_remote(address: Path | str) -> bool:
+    """Whether ``address`` is a URL."""
+    return isinstance(address, str) and "://" in address
+
+
+def repair_command(address: Path | str) -> str | None:
+    """Return the command that repairs the cache at ``address``; None of a remote one, as it repairs folders alone."""
+    return None if is_remote(address) else f"ragcun-cache caches verify --repair {address}"
 
 
 class LocalPlace:
@@ -81,14 +89,15 @@ class RemotePlace:
         self.address: Path | str = url.rstrip("/")
         self._files, self._root = open_file_system(url)
 
-    def sizes(self) -> dict[str, int]:
-        """Return the size in bytes of every file; nothing if there is no such folder."""
+    def sizes(self) -> dict[str, int | None]:
+        """Return the size in bytes of every file, None where it is not told; nothing if there is no such folder."""
         with remote_errors("the remote cache cannot be listed", self.address):
+            self._files.invalidate_cache(self._root)  # Not every file system can be told to list anew.
             try:
-                entries: list[dict[str, Any]] = self._files.ls(self._root, detail=True, refresh=True)
+                entries: list[dict[str, Any]] = self._files.ls(self._root, detail=True)
             except FileNotFoundError:
                 return {}
-        return {e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"] or 0) for e in entries if e["type"] == "file"}
+        return {e["name"].rstrip("/").rsplit("/", 1)[-1]: e["size"] for e in entries if e["type"] == "file"}
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file. Raises CacheError if it cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _keep(manifest: Manifest, ours: list[FileRecord], place: RemotePlace, files:
     return kept
 
 
-def _known(place: RemotePlace, sizes: dict[str, int], name: str) -> Manifest | None:
+def _known(place: RemotePlace, sizes: Mapping[str, int | None], name: str) -> Manifest | None:
     if name not in sizes:
         return None
     try:

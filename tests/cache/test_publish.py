@@ -175,6 +175,36 @@ def test_remote_damage_is_found_when_it_is_read(cache_of, tmp_path: Path) -> Non
         cache.array()
 
 
+@pytest.mark.parametrize("knows_sizes", [True, False])
+def test_a_file_system_that_lists_little_can_be_read(
+    cache_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_sizes: bool
+) -> None:
+    """That of sftp:// has no ``refresh``, that of https:// no sizes."""
+    url = f"memory://{uuid.uuid4().hex}/cache"
+    folder = make_cache(cache_of, tmp_path)
+    publish(folder, url)
+    memory = type(fsspec.filesystem("memory"))
+    whole = memory.ls
+
+    def ls(self: fsspec.AbstractFileSystem, path: str, detail: bool = True) -> list[dict[str, object]]:
+        return [one if knows_sizes else {**one, "size": None} for one in whole(self, path, detail=True)]
+
+    monkeypatch.setattr(memory, "ls", ls)
+    assert same(remote(url), EmbeddingCache(folder))
+    fsspec.filesystem("memory").rm_file(f"{url}/vectors-00001.npy")
+    with pytest.raises(CacheError, match=r"vectors-00001\.npy[\s\S]*no file") as error:
+        remote(url)
+    assert error.value.fix is None, "what repairs a folder repairs no URL"
+    fsspec.filesystem("memory").pipe_file(f"{url}/manifest.json", b"{")
+    with pytest.raises(CacheError, match="the manifest is damaged") as error:
+        remote(url)
+    assert error.value.fix is None
+    fsspec.filesystem("memory").rm_file(f"{url}/manifest.json")
+    with pytest.raises(CacheError, match="the manifest is missing") as error:
+        remote(url)
+    assert error.value.fix is None
+
+
 def test_a_place_that_nothing_handles_is_named(cache_of, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="no access to this kind of address"):
         publish(make_cache(cache_of, tmp_path), "nowhere://bucket/cache")
