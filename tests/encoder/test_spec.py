@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,53 @@ def test_whatever_changes_a_vector_changes_the_fingerprint(model: Path) -> None:
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
     assert is_new(spec_of(model)), "other weights"
+
+
+def test_the_spec_of_a_plain_model_is_what_it_has_always_been(tmp_path: Path) -> None:
+    """Of the layout of all-mpnet-base-v2: another fingerprint here is the end of every cache that was ever made."""
+    modules = [
+        {"path": path, "type": f"sentence_transformers.models.{name}"}
+        for path, name in (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    ]
+    config = {"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 1, "_name_or_path": "elsewhere"}
+    files = {
+        "modules.json": modules,
+        "config.json": config,
+        "sentence_bert_config.json": {"max_seq_length": 384, "do_lower_case": False},
+        "1_Pooling/config.json": {"word_embedding_dimension": 768, "pooling_mode_mean_tokens": True},
+        "tokenizer_config.json": {"model_max_length": 512},
+        "vocab.txt": "[PAD]",
+        "model.safetensors": "",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    assert [spec_of(tmp_path, role).fingerprint for role in Role] == ["e862dadd55ba4e0b", "52bfc5d4464672f7"]
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_settings_under_an_old_name_are_read_and_part_of_the_spec(model: Path, kind: str) -> None:
+    own = model / "sentence_bert_config.json"
+    settings = json.loads(own.read_text())
+    own.unlink()
+    seen = {spec_of(model).fingerprint}
+    for lower in (False, True):
+        old = model / f"sentence_{kind}_config.json"
+        old.write_text(json.dumps({**settings, "max_seq_length": 12, "do_lower_case": lower}))
+        spec = spec_of(model)
+        assert (spec.max_seq_length, spec.modules[0]["config"]["do_lower_case"]) == (12, lower)
+        seen.add(spec.fingerprint)
+    assert len(seen) == 3
+    own.write_text(json.dumps({**settings, "max_seq_length": 9}))
+    assert spec_of(model).max_seq_length == 9, "the new name goes first"
+
+
+@pytest.mark.parametrize("name", ["spm.model", "bpe.codes"])
+def test_the_words_of_every_tokenizer_are_fetched_and_part_of_the_spec(model: Path, name: str) -> None:
+    before = spec_of(model).fingerprint
+    (model / name).write_text("words")
+    assert spec_of(model).fingerprint != before
+    assert any(fnmatch(name, pattern) for pattern in weights_module._HUB_FILES)
 
 
 @pytest.mark.parametrize("key", ["rope_theta", "global_rope_theta", "rope_parameters", "rotary_emb_base"])
