@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ragcun_cache.encoder.quiet import quiet_transformers
 from ragcun_cache.errors import HeadError
 from ragcun_cache.files import sync_folder, sync_tree
-from ragcun_cache.heads.config import Input
+from ragcun_cache.heads.config import Input, is_own
 from ragcun_cache.heads.export_layout import write_classic_layout
 from ragcun_cache.role import Role
 from ragcun_cache.similarity import Similarity
@@ -49,7 +49,8 @@ def export_sentence_transformers(saved: SavedHead, base: BaseModel, card: str, f
     vectors. ``card`` becomes README.md. Older releases read these files too: see ``write_classic_layout``.
 
     Raises:
-        HeadError: the folder is there already, or the head is not made of linear layers and GELU.
+        HeadError: the folder is there already, or the head is not made of linear layers and GELU, or does more than
+            they do.
 
     """
     from sentence_transformers import SentenceTransformer
@@ -111,6 +112,32 @@ def _same(by_role: Mapping[Role, list[Any]]) -> bool:
 
 def _dense_modules(head: Head, role: Role) -> list[Any]:
     """Return the ``Dense`` modules that do to a vector what ``head`` does in ``role``. Raises HeadError."""
+    modules = _stock_modules(head, role)
+    if is_own(head.config.arch) and not _does_no_more(head, role, modules):
+        raise HeadError(
+            f"a head of arch {head.config.arch} does more than the built-in head that it is a subclass of",
+            expected="the layers of a built-in head alone",
+            found=f"other vectors of a {role} from them than from the head",
+            fix="apply it to vectors, as docs/export.md says",
+        )
+    return modules
+
+
+def _does_no_more(head: Head, role: Role, modules: list[Any]) -> bool:
+    """Return whether ``modules`` give what ``head`` gives, for unit vectors that are drawn with a fixed seed."""
+    import torch
+    from torch import nn
+
+    with torch.no_grad():
+        x_bd = torch.randn(64, head.config.in_dim, generator=torch.Generator().manual_seed(0))
+        x_bd = nn.functional.normalize(x_bd)
+        head_be = head.encode_query(x_bd) if role == Role.QUERY else head.encode_passage(x_bd)
+        found_be = nn.Sequential(*modules)({"sentence_embedding": x_bd})["sentence_embedding"]
+    same = found_be.shape == head_be.shape
+    return same and torch.allclose(found_be, head_be, rtol=1e-4, atol=1e-5 * float(head_be.abs().max()))
+
+
+def _stock_modules(head: Head, role: Role) -> list[Any]:
     import torch
     from torch import nn
 

@@ -16,9 +16,13 @@ from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.errors import HeadError
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.heads import SavedHead, apply_head, list_heads, load_head
+from ragcun_cache.heads import own as own_heads
 from ragcun_cache.heads.card import model_card
 from ragcun_cache.heads.config import ADAPTER, AdapterMap, AdapterShape, Arch, HeadConfig, Init, Input, InputScale, Side
 from ragcun_cache.heads.export import BaseModel, export_sentence_transformers, maps_roles_apart
+from ragcun_cache.heads.head import PairBatch
+from ragcun_cache.heads.lejepa import LejepaHead
+from ragcun_cache.heads.own import register_head
 from ragcun_cache.heads.registry import build_head
 from ragcun_cache.heads.store import save_head
 from ragcun_cache.home import Home
@@ -175,6 +179,45 @@ def test_a_head_of_ones_own_is_refused_by_name(tmp_path: Path, tiny_encoder: Pat
     saved.head.__class__ = type("OwnHead", (saved.head.__class__.__mro__[1],), {})
     with pytest.raises(HeadError, match="cannot be written as modules"):
         export_sentence_transformers(saved, BaseModel(tiny_encoder, 16, {}), "card", tmp_path / "model")
+    assert not list(tmp_path.glob("*model*"))
+
+
+class Tilted(LejepaHead):
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config, for_training=True)
+
+    def encode_query(self, x_bd: torch.Tensor) -> torch.Tensor:
+        return super().encode_query(x_bd) + x_bd.roll(1, dims=1)
+
+
+class Clipped(LejepaHead):
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config, for_training=True)
+        self.output = torch.nn.Hardtanh(-0.1, 0.1)
+
+
+class OwnLoss(LejepaHead):
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config, for_training=True)
+
+    def losses(self, batch: PairBatch, step: int) -> dict[str, torch.Tensor]:
+        return {"own": super().losses(batch, step)["predictive"]}
+
+
+@pytest.mark.parametrize("build", [Tilted, Clipped, OwnLoss])
+def test_a_head_that_does_more_than_the_one_it_is_a_subclass_of_is_refused(
+    build: type[LejepaHead], tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_heads, "_registered", {})
+    register_head("mine", build)
+    saved = saved_head(tmp_path / "head", **{**CONFIGS["lejepa"], "arch": "mine"})
+    base = BaseModel(tiny_encoder, 16, {})
+    if build is OwnLoss:
+        export_sentence_transformers(saved, base, "card", tmp_path / "model")
+        assert (tmp_path / "model" / "modules.json").exists()
+        return
+    with pytest.raises(HeadError, match="does more than the built-in head"):
+        export_sentence_transformers(saved, base, "card", tmp_path / "model")
     assert not list(tmp_path.glob("*model*"))
 
 
