@@ -35,4 +35,6 @@ def test_every_python_block_runs_and_reads_the_right_vectors(tiny_pair, home, mo
     np.testing.assert_array_equal(np.load("vectors.npy"), stored_nd)
     np.testing.assert_array_equal(names["same_nd"], cache.array()[:3])
     np.testing.assert_array_equal(names["few_nd"], cache.array()[[3, 1, 2]])
+    assert names["shard_ids"] == cache.ids[: len(names["shard_ids"])]
+    np.testing.assert_array_equal(names["first_nd"], stored_nd[: len(names["shard_ids"])])
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
