@@ -81,11 +81,11 @@ def unknown_choice(
 ) -> RagcunCacheError:
     """Build the error for a name that is not among ``choices``, with the nearest valid name first."""
     names = sorted(map(str, choices))  # a member of an enumeration is shown as its value
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(found, names, n=1)
     return error(
-        f"unknown {kind} {found!r}",
+        f"unknown {kind} {found!r}" if names else f"unknown {kind} {found!r}: there is no {kind} yet",
         where=where,
-        expected=f"one of {', '.join(names)}",
+        expected=f"one of {', '.join(names)}" if names else None,
         found=found,
         fix=f"did you mean {near[0]!r}?" if near else None,
     )

@@ -22,5 +22,5 @@ def validated(kind: type[Config], **values: Any) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        expected = first.get("ctx", {}).get("expected", first["msg"])
+        expected = first.get("ctx", {}).get("expected", first["msg"].removeprefix("Input should be "))
         raise ConfigError(f"{flag} is not valid", expected=expected, found=repr(first["input"])) from None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ragcun_cache.collections import Collection
     from ragcun_cache.encoder.frozen import FrozenModel
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Check, import, export, convert, merge, publish, clear caches.")
 app.command("convert")(convert_cache)
 app.command("export")(export_cache)
 app.command("import")(import_cache)

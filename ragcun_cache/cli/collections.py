@@ -9,7 +9,10 @@ import typer
 
 from ragcun_cache.home import Home
 
-app = typer.Typer(help="Passages, queries and relevance judgements.", no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, fetch and check collections, take titles as queries.",
+)
 
 
 def _rows(home: Home) -> list[dict[str, Any]]:

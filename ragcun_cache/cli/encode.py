@@ -39,9 +39,15 @@ def encode(
     query_prompt: Annotated[str | None, typer.Option(help="Put before every query. Default: the model's.")] = None,
     passage_prompt: Annotated[str | None, typer.Option(help="Put before every passage. Default: the model's.")] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(help="Padded tokens in one forward pass: more needs more memory.")
+        int | None,
+        typer.Option(help="Padded tokens in one forward pass: more needs more memory. Default: 1280, on a GPU 65536."),
     ] = None,
-    shard_rows: Annotated[int | None, typer.Option(help="Rows that become durable together.")] = None,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows that become durable together. Default: 512 to 65536, so that there are up to 64 shards."
+        ),
+    ] = None,
     vector_format: Annotated[
         str, typer.Option("--format", help="Of the vector files of a new cache: memmap, parquet.")
     ] = "memmap",

@@ -11,7 +11,7 @@ from ragcun_cache.errors import HeadError, unknown_choice
 
 _FORMATS = ("sentence-transformers",)
 
-app = typer.Typer(no_args_is_help=True, help="Trained heads: list them, look at one, export one, remove some.")
+app = typer.Typer(no_args_is_help=True, help="List, show, export and remove trained heads.")
 
 
 @app.command("ls")

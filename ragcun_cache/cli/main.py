@@ -36,11 +36,11 @@ app.command()(tune)
 app.command()(leaderboard)
 app.command()(report)
 app.command()(search)
-app.add_typer(caches.app, name="caches", help="Look at cached vectors.")
-app.add_typer(collections.app, name="collections", help="List, fetch and check collections.")
-app.add_typer(heads.app, name="heads", help="Look at trained heads.")
-app.add_typer(models.app, name="models", help="Fetch encoder weights.")
-app.add_typer(results.app, name="results", help="List and export evaluation results.")
+app.add_typer(caches.app, name="caches")
+app.add_typer(collections.app, name="collections")
+app.add_typer(heads.app, name="heads")
+app.add_typer(models.app, name="models")
+app.add_typer(results.app, name="results")
 
 
 def _version(asked: bool) -> None:

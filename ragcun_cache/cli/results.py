@@ -10,7 +10,7 @@ import typer
 
 from ragcun_cache.home import Home
 
-app = typer.Typer(no_args_is_help=True, help="Evaluation results: list them, export them.")
+app = typer.Typer(no_args_is_help=True, help="List and export evaluation results.")
 
 _FORMATS = ("csv", "json", "parquet")
 

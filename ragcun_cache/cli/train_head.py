@@ -16,7 +16,10 @@ _PIPELINE_HELP = "YAML file with settings, such as pipelines/lejepa_identity.yam
 
 def train_head(
     arch: Annotated[
-        str | None, typer.Option(help="identity, untrained, isotropy, lejepa, respred or asymmetric [lejepa]")
+        str | None,
+        typer.Option(
+            help="identity, untrained, isotropy, lejepa, respred, asymmetric, or your own of RAGCUN_HEADS [lejepa]"
+        ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="collection whose judged pairs to train on")] = None,
     config: Annotated[Path | None, typer.Option(help=_PIPELINE_HELP)] = None,
@@ -28,8 +31,10 @@ def train_head(
     out_dim: Annotated[int | None, typer.Option(help="output dimension [the encoder's]")] = None,
     init: Annotated[str | None, typer.Option(help="random or identity [by arch]")] = None,
     isotropy: Annotated[str | None, typer.Option(help="published, scale_free or sigreg [by arch]")] = None,
-    similarity: Annotated[str | None, typer.Option(help="cosine, dot or l2 [l2; from identity: cosine]")] = None,
-    ema: Annotated[str | None, typer.Option(help="decay of the EMA target, or none [0.999]")] = None,
+    similarity: Annotated[
+        str | None, typer.Option(help="cosine, dot or l2 [cosine from identity or if asymmetric, else l2]")
+    ] = None,
+    ema: Annotated[str | None, typer.Option(help="decay of the EMA target of lejepa, or none [0.999]")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the pairs [3]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="pairs a step [by arch]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate [by arch]")] = None,

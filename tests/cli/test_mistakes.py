@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,29 @@ def refusal(*arguments: str) -> RagcunCacheError:
 
 def test_the_nearest_of_an_enumeration_is_shown_as_it_is_typed() -> None:
     assert unknown_choice("role", "querry", list(Role)).fix == "did you mean 'query'?"
+
+
+def test_what_is_only_half_alike_is_not_suggested() -> None:
+    error = refusal("tune", "--dataset", "x", "--labels", "some")
+    assert (error.expected, error.fix) == ("one of none, train", None)
+
+
+@pytest.mark.parametrize("command", ["heads info nosuch", "heads export nosuch --out model"])
+def test_where_there_is_nothing_to_choose_from_that_is_said(command: str) -> None:
+    error = refusal(*command.split())
+    assert error.expected is None and "there is no head yet" in error.problem
+
+
+def test_a_flag_out_of_range_is_told_in_plain_words() -> None:
+    error = refusal("encode", "--dataset", "x", "--batch-tokens", "0")
+    assert error.expected == "greater than or equal to 1"
+
+
+def test_the_list_of_commands_says_all_that_a_group_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    for group, last in (("caches", "clear caches"), ("collections", "titles as queries"), ("heads", "trained heads")):
+        assert re.search(rf"^  {group} .*{last}", shown, re.MULTILINE), shown
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
