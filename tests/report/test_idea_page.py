@@ -63,7 +63,7 @@ def test_every_block_runs(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytes
             assert language == "sh", f"a block that is neither named nor run:\n{text}"
             said += run_commands(text, monkeypatch)
     assert "RAGCUN_HEADS" in os.environ
-    assert "query_map identity 32d" in said
+    assert "query_map identity 32d" in said and "uniform identity 32d" in said
     assert Path("data/report.html").stat().st_size > 100_000
     assert "centred" in Path("report.md").read_text()
     store = ResultStore(Path("data/results"))
