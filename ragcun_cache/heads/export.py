@@ -158,7 +158,7 @@ def _stock_modules(head: Head, role: Role) -> list[Any]:
     if not isinstance(head, AdapterHead):
         raise HeadError(
             f"a head of arch {head.config.arch} cannot be written as modules of sentence-transformers",
-            expected="a built-in architecture, or an adapter",
+            expected="a built-in architecture, a subclass of one, or an adapter",
         )
     if role == Role.PASSAGE and head.side == Side.QUERY:
         return []

@@ -205,7 +205,7 @@ class OwnLoss(LejepaHead):
 
 
 @pytest.mark.parametrize("build", [Tilted, Clipped, OwnLoss])
-def test_a_head_that_does_more_than_the_one_it_is_a_subclass_of_is_refused(
+def test_a_head_of_ones_own_is_exported_only_where_it_does_what_its_base_does(
     build: type[LejepaHead], tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_heads, "_registered", {})
