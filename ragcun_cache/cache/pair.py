@@ -98,8 +98,8 @@ def dated(layout: CacheLayout, manifest: Manifest) -> Manifest:
 
 def last_used(layout: CacheLayout) -> float:
     """Return when the cache was last opened as one of a pair, or else written: seconds since the epoch."""
-    stamp = layout.used if layout.used.exists() else layout.manifest
-    return stamp.stat().st_mtime
+    stamps = (layout.used, layout.manifest, layout.manifest_copy)
+    return next(path.stat().st_mtime for path in stamps if path.exists())
 
 
 def _chosen(caches: list[tuple[CacheLayout, Manifest]], asked: tuple[str, ...]) -> list[tuple[CacheLayout, Manifest]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ragcun_cache.cache import CacheLayout, Damage, Manifest
     from ragcun_cache.collections import Collection
     from ragcun_cache.encoder.frozen import FrozenModel
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, help="Check, import, export, convert, merge, publish, clear caches.")
 app.command("convert")(convert_cache)
@@ -37,15 +40,14 @@ def _is_cache(folder: Path) -> bool:
     return layout.manifest.exists() or layout.manifest_copy.exists()
 
 
-def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:
-    """Return the caches that ``names`` name, with manifests read from their spare copies where need be.
+def _layouts(names: list[str] | None) -> list[CacheLayout]:
+    """Return where the caches are that ``names`` name.
 
     Raises:
         CacheError: a name names none.
     """
     from ragcun_cache.cache import CacheLayout
     from ragcun_cache.cache.pair import folder_pattern
-    from ragcun_cache.cache.verify import sound_manifest
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
 
@@ -58,7 +60,32 @@ def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:
         if names and not found:
             raise CacheError(f"no cache {name!r}", where=root, fix="ragcun-cache caches ls")
         folders += found
-    return [(CacheLayout(folder), sound_manifest(folder)) for folder in dict.fromkeys(folders)]
+    return list(map(CacheLayout, dict.fromkeys(folders)))
+
+
+def find_caches(names: list[str] | None) -> list[tuple[CacheLayout, Manifest]]:
+    """Return the caches that ``names`` name, with manifests read from their spare copies where need be.
+
+    One whose manifest cannot be read is logged, and the others are returned.
+
+    Raises:
+        CacheError: a name names none, or the manifest of none can be read.
+    """
+    from ragcun_cache.cache.verify import sound_manifest
+    from ragcun_cache.errors import CacheError
+
+    found: list[tuple[CacheLayout, Manifest]] = []
+    wrecked: list[CacheError] = []
+    for layout in _layouts(names):
+        try:
+            found.append((layout, sound_manifest(layout.folder)))
+        except CacheError as error:
+            wrecked.append(error)
+    if wrecked and not found:
+        raise wrecked[0]
+    for one in wrecked:
+        _log.warning("a cache is left out: %s", one)
+    return found
 
 
 def _record(layout: CacheLayout, manifest: Manifest) -> dict[str, Any]:
@@ -228,25 +255,28 @@ def verify(
 ) -> None:
     """Read every byte and compare it with its checksum. Exit status 0: all sound, or repaired; 1: damage found.
 
-    Of several caches, one that cannot be repaired or encoded again is named, and the others are checked all the same.
+    Of several caches, one that cannot be read, repaired or encoded again is named, and the others are checked all the
+    same.
     """
+    from ragcun_cache.cache.verify import sound_manifest
     from ragcun_cache.errors import RagcunCacheError
 
     records: list[dict[str, Any]] = []
-    found = find_caches(names)
-    for layout, manifest in found:
-        collection = _collection(dataset or manifest.collection)
-        damages = _verify(layout, manifest, collection)
-        record: dict[str, Any] = {"folder": str(layout.folder), "rows": manifest.rows, "found": list(map(str, damages))}
-        record["left"] = list(record["found"])
+    layouts = _layouts(names)
+    for layout in layouts:
+        record: dict[str, Any] = {"folder": str(layout.folder), "rows": 0, "found": [], "left": []}
         try:
+            manifest = sound_manifest(layout.folder)
+            collection = _collection(dataset or manifest.collection)
+            damages = _verify(layout, manifest, collection)
+            record |= {"rows": manifest.rows, "found": list(map(str, damages)), "left": list(map(str, damages))}
             if repair and damages:
                 needs_model = any(damage.shard is not None for damage in damages)
                 _repair(record, layout, manifest, damages, collection, (model, device) if needs_model else None)
             if re_encode and not record["left"]:
                 _encode_again(record, layout, manifest, collection, (model, device), re_encode, min_cosine)
         except RagcunCacheError as error:
-            if len(found) == 1:
+            if len(layouts) == 1:
                 raise
             record["left"].append(str(error))
         records.append(record)

@@ -116,6 +116,28 @@ def test_a_cache_that_cannot_be_encoded_again_does_not_hide_the_others(cached: P
     assert shown.count("not as it should be") == 2 and shown.count("left: ") == 2
 
 
+@pytest.mark.parametrize("content", ["{", '{"schema_version": 99, "manifest_sha256": ""}'])
+def test_a_wrecked_cache_does_not_hide_the_others(
+    home: Home, tiny_pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    pair = tiny_pair()
+    wrecked, other = pair.query.folder, pair.passage.folder
+    for name in ("manifest.json", "manifest.copy.json"):
+        (wrecked / name).write_text(content)
+    flip(other / "vectors-00000.npy")
+    done = run("verify", "--json")
+    left = {record["folder"]: record["left"] for record in json.loads(done.stdout)}
+    assert done.exit_code == 1 and left.keys() == {str(wrecked), str(other)}
+    assert str(wrecked) in left[str(wrecked)][0] and left[str(other)][0].startswith("vectors-00000.npy")
+    for command in ("ls", "du"):
+        caplog.clear()
+        assert str(other) in run(command).stdout
+        assert f"a cache is left out: {left[str(wrecked)][0]}" in caplog.text
+    with pytest.raises(CacheError, match="manifest"):
+        run("ls", str(wrecked))
+
+
 def test_rows_encoded_again_are_compared(cached: Path, tiny_encoder: Path) -> None:
     done = run("verify", str(cached), "--re-encode", "9", "--model", str(tiny_encoder), "--json")
     assert done.exit_code == 0
@@ -260,6 +282,9 @@ def test_gc_keeps_a_cache_that_was_completed_while_it_looked_at_others(
 def test_a_missing_manifest_is_found_and_restored(cached: Path) -> None:
     before = (cached / "manifest.json").read_bytes()
     (cached / "manifest.json").unlink()
+    (cached / ".used").unlink(missing_ok=True)
+    for command in ("ls", "du"):
+        assert str(cached) in run(command).stdout
     assert run("verify").exit_code == 1
     assert run("verify", str(cached), "--repair").exit_code == 0
     assert (cached / "manifest.json").read_bytes() == before
