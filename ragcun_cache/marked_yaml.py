@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> MarkedYaml:
             return MarkedYaml(path, loader.construct_document(root), lines)
     except FileNotFoundError:
         raise ConfigError("there is no such config file", where=path) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a date that there is not.
         raise ConfigError("the config file cannot be read as YAML", where=path, found=error) from None
     raise ConfigError("a config file holds settings, one `name: value` a line", where=path)
 
@@ -65,7 +65,7 @@ def read_value(text: str) -> Any:
     """Read ``text`` as the value of a setting in a YAML file. Raises ConfigError."""
     try:
         return _Loader(text).get_single_data()
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError("a value cannot be read as YAML", found=error) from None
 
 

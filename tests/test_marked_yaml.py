@@ -34,6 +34,7 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("a: 1\nb: {c: 1,\n  c: 2}\n", r"c is set twice(.|\n)*lines 2 and 3"),
         ("a: 1\n---\nb: 2\n", "cannot be read as YAML"),
         ("a: !!python/object:os.system 1\n", "cannot be read as YAML"),
+        ("a: 2024-02-30\n", r"cannot be read as YAML(.|\n)*day"),
         ("words\n", "holds settings"),
     ],
 )
@@ -51,7 +52,7 @@ def test_settings_are_what_they_are_in_a_file() -> None:
     assert read_settings(None) == {}
 
 
-@pytest.mark.parametrize("given", ["words", "a=[1"])
+@pytest.mark.parametrize("given", ["words", "a=[1", "a=2024-02-30"])
 def test_a_setting_that_cannot_be_read_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match=r"a setting cannot be read(.|\n)*--set name=value"):
         read_settings([given])

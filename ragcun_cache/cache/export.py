@@ -47,9 +47,11 @@ def export(cache: EmbeddingCache, to: ExportFormat, out: Path, *, force: bool = 
     only when it is whole.
 
     Raises:
-        CacheError: something is at ``out`` and ``force`` is not set, a shard is damaged, the disk is full or failing,
-            or the package ``datasets`` is absent.
+        CacheError: something is at ``out`` and ``force`` is not set, or it has no name, a shard is damaged, the disk is
+            full or failing, or the package ``datasets`` is absent.
     """
+    if out.name in ("", ".."):
+        raise CacheError("this is no name of a file", where=out, fix=f"give --out one inside it: {out / 'vectors'}")
     name = out.name.removesuffix(EXPORT_SUFFIXES[to])
     out = out.with_name(name + EXPORT_SUFFIXES[to])
     ids_path, provenance_path = out.with_name(f"{name}.ids.json"), out.with_name(f"{name}.provenance.json")

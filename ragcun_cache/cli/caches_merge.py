@@ -23,6 +23,7 @@ def merge_parts(
     from ragcun_cache.cache.layout import PARTS, collection_folder
     from ragcun_cache.cache.merge import find_splits, merge
     from ragcun_cache.cache.pair import encode_command, list_caches
+    from ragcun_cache.collections.locate import name_of
     from ragcun_cache.collections.registry import each_name
     from ragcun_cache.errors import CacheError
     from ragcun_cache.home import Home
@@ -30,9 +31,9 @@ def merge_parts(
     caches = Home.default().caches
     records: list[dict[str, Any]] = []
     for name in each_name(dataset):
-        splits = find_splits(caches, name) or find_splits(caches, Path(name).name)
+        splits = find_splits(caches, name) or find_splits(caches, name_of(Path(name)))
         if not splits:
-            whole = [found for _, found in list_caches(caches, name) or list_caches(caches, Path(name).name)]
+            whole = [found for _, found in list_caches(caches, name) or list_caches(caches, name_of(Path(name)))]
             raise CacheError(
                 f"{name} has no parts to merge",
                 where=caches / collection_folder(name) / PARTS,

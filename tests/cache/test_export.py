@@ -106,6 +106,14 @@ def test_a_folder_of_something_else_is_never_removed(cache: EmbeddingCache, tmp_
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("out", [".", "..", "/"])
+def test_a_folder_without_a_name_is_not_taken_for_a_file(cache_of, tmp_path: Path, out: str) -> None:
+    folder = cache_of(tmp_path, "any", Role.PASSAGE, ["a"], np.eye(1, dtype=np.float32))
+    with pytest.raises(CacheError, match="no name of a file") as error:
+        export(EmbeddingCache(folder), "npy", Path(out))
+    assert str(error.value.fix).endswith(str(Path(out, "vectors")))
+
+
 def test_damage_is_found_and_nothing_is_left(cache_of, tmp_path: Path) -> None:
     folder = cache_of(tmp_path, "any", Role.PASSAGE, ["a", "b"], np.eye(2, dtype=np.float32))
     path = folder / "vectors-00000.npy"

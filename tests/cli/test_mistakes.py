@@ -99,6 +99,22 @@ def test_collections_to_merge_may_be_divided_by_commas(home: Home) -> None:
     assert refusal("caches", "merge", "--dataset", "one,two").problem == "one has no parts to merge"
 
 
+def test_a_collection_to_merge_may_be_the_folder_one_stands_in(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts are found under the name that `encode` gave it, so it is their manifest that is complained about."""
+    folder = tmp_path / "cqadupstack" / "android"
+    folder.mkdir(parents=True)
+    part = home.caches / "cqadupstack__android" / "parts" / "query-0-0.part-1-of-2" / "manifest.json"
+    part.parent.mkdir(parents=True)
+    part.write_text("{")
+    monkeypatch.chdir(folder)
+    for given in (".", "../android", str(folder)):
+        assert refusal("caches", "merge", "--dataset", given).where == str(part)
+    part.unlink()
+    assert "has no parts to merge" in str(refusal("caches", "merge", "--dataset", "."))
+
+
 def test_where_there_is_no_cache_the_command_that_lists_them_is_named(tmp_path: Path) -> None:
     for command in (("convert", "--to", "parquet"), ("export", "--to", "npy", "--out", str(tmp_path / "x.npy"))):
         error = refusal("caches", command[0], str(tmp_path), *command[1:])
