@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Numbers of the errors of a full or failing disk, which may name no file."""
 _COPY_BLOCK = 1 << 22
 
 

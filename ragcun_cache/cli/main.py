@@ -18,6 +18,7 @@ from ragcun_cache.cli.search import search
 from ragcun_cache.cli.train_head import train_head
 from ragcun_cache.cli.tune import tune
 from ragcun_cache.errors import RagcunCacheError
+from ragcun_cache.files import DISK_ERRORS
 
 _INTERRUPTED = 130
 
@@ -66,9 +67,10 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in DISK_ERRORS:
             raise
-        print(f"error: {error.strerror}\n  where:    {error.filename}", file=sys.stderr)
+        where = "" if error.filename is None else f"\n  where:    {error.filename}"
+        print(f"error: {error.strerror}{where}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as ending:
         if ending.code == _INTERRUPTED:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ragcun_cache.collections.registry import Archive
 from ragcun_cache.errors import CollectionError
+from ragcun_cache.files import DISK_ERRORS
 from ragcun_cache.progress import progress
 
 _BLOCK_BYTES = 1 << 20
@@ -48,7 +49,13 @@ def _receive(url: str, partial: Path) -> None:
 
 
 def _try_to_receive(url: str, partial: Path) -> None:
-    """As :func:`_receive`; raises _Passing for what may pass, HTTPError for an answer that will stay the same."""
+    """As :func:`_receive`.
+
+    Raises:
+        _Passing: what a later try may not meet.
+        HTTPError: an answer that will stay the same.
+        CollectionError: ``partial`` cannot be written.
+    """
     try:
         _receive(url, partial)
     except urllib.error.HTTPError as error:
@@ -62,6 +69,14 @@ def _try_to_receive(url: str, partial: Path) -> None:
             raise
         raise _Passing(f"HTTP {error.code}") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        # The network knows no file names.
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS):
+            raise CollectionError(
+                "what is downloaded cannot be written",
+                where=partial,
+                found=error.strerror,
+                fix="make room or mend the folder, then run the same command again: it goes on from here",
+            ) from error
         raise _Passing(str(error)) from error
 
 
@@ -72,8 +87,8 @@ def fetch(archive: Archive, target: Path, *, tries: int = 5, backoff_seconds: fl
     it waits ``backoff_seconds``, doubled each time.
 
     Raises:
-        CollectionError: no answer after ``tries`` tries, an HTTP error that will not pass, or a wrong checksum (the
-            bytes are then thrown away).
+        CollectionError: no answer after ``tries`` tries, an HTTP error that will not pass, a disk that is full or
+            failing, or a wrong checksum (the bytes are then thrown away).
     """
     partial = target.with_name(f"{target.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ragcun_cache.cli import main as cli
 from ragcun_cache.encoder import EncodeConfig, encode_collection
 from ragcun_cache.home import Home
 
@@ -76,3 +78,18 @@ def test_a_home_that_cannot_be_written_is_an_error_not_a_traceback(home: Home, t
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert str(tmp_path / "file") in done.stderr
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF])
+def test_a_full_disk_is_an_error_not_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    """A write that fails names no file."""
+
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(OSError if code == errno.EBADF else SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == ("" if code == errno.EBADF else f"error: {os.strerror(code)}\n")

@@ -106,6 +106,23 @@ def test_a_busy_server_is_asked_again(served: Served, tmp_path: Path) -> None:
     assert len(served.ranges) == 3
 
 
+@pytest.mark.parametrize(
+    ("device", "said"), [("/dev/full", "No space left on device"), ("/no/such/folder/file", "No such file")]
+)
+def test_a_disk_that_takes_nothing_is_no_failure_of_the_network(
+    served: Served, tmp_path: Path, device: str, said: str
+) -> None:
+    if device == "/dev/full" and not Path(device).exists():
+        pytest.skip("there is no /dev/full here")
+    served.content = b"content"
+    partial = tmp_path / "set.zip.partial"
+    partial.symlink_to(device)
+    with pytest.raises(CollectionError, match=said) as error:
+        fetch(archive_of(served), tmp_path / "set.zip")
+    assert error.value.where == partial
+    assert len(served.ranges) == 1
+
+
 def test_a_missing_file_is_not_asked_for_again(served: Served, tmp_path: Path) -> None:
     served.errors = [404]
     with pytest.raises(CollectionError, match="HTTP 404"):
