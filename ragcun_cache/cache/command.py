@@ -17,7 +17,7 @@ _OPTIONS = {
 }
 """Field of a spec → the option of ``encode`` that sets it, and its default; None: it depends on machine or model."""
 _OWN = {"all-mpnet-base-v2": {"max_seq_length": 384, "prompt": ""}}
-"""What a model says of itself, so that no option need say it."""
+"""What the model that ``encode`` takes by itself says of itself, so that no option need say it."""
 _PROMPTS = {Role.QUERY: "--query-prompt", Role.PASSAGE: "--passage-prompt"}
 
 
@@ -41,9 +41,10 @@ def encode_command(
         without_prompt = {**spec, "prompt": ""}
         return " and ".join(import_command(dataset, role, specs.get(role, without_prompt)) for role in roles)
     model = str(spec.get("model_id"))
-    words = ["--dataset", dataset, *(["--model", model, "--model-id", model] if like else []), *encode_options(specs)]
-    command = shlex.join(["ragcun-cache", "encode", *words, *(["--part", part] if part else [])])
-    return f"{command} (--model: its name on the hub, or its folder)" if like else command
+    named = ["--model", model, "--model-id", model] if like and model not in _OWN else []
+    words = ["--dataset", dataset, *named, *encode_options(specs), *(["--part", part] if part else [])]
+    command = shlex.join(["ragcun-cache", "encode", *words])
+    return f"{command} (--model: its name on the hub, or its folder)" if named else command
 
 
 def encode_options(specs: Mapping[Role, Mapping[str, Any]]) -> list[str]:

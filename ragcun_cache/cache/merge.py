@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragcun_cache.cache.command import encode_command
 from ragcun_cache.cache.convert import check_file
 from ragcun_cache.cache.layout import CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
-from ragcun_cache.cache.pair import encode_command, folder_pattern, made_at
+from ragcun_cache.cache.pair import folder_pattern, made_at
 from ragcun_cache.cache.part import Part, shard_count
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
@@ -49,7 +50,7 @@ def find_splits(caches: Path, collection: str) -> list[Split]:
     return [Split(CacheLayout(folder), of, parts) for (folder, of), parts in found.items()]
 
 
-def merge(split: Split, *, keep: bool = False) -> Manifest:
+def merge(split: Split, *, keep: bool = False, dataset: str | None = None) -> Manifest:
     """Make one cache of all parts and return its manifest; the files are those that one encode would have written.
 
     Every file is compared with its checksum and then linked, or copied where it cannot be linked. A shard counts once
@@ -59,6 +60,7 @@ def merge(split: Split, *, keep: bool = False) -> Manifest:
     Args:
         split: the parts.
         keep: leave the parts where they are.
+        dataset: what ``encode`` finds the collection by, for messages; None: the name that its caches carry.
 
     Raises:
         CacheError: a part is missing, unfinished, damaged, still being written, or of another spec, collection or
@@ -76,7 +78,7 @@ def merge(split: Split, *, keep: bool = False) -> Manifest:
             return found if keep else _without_parts(split, found)
         manifests = {number: read_manifest(LocalPlace(layout.folder)) for number, layout in split.parts.items()}
         first = next(iter(manifests.values()))
-        _check_complete(split, manifests, first)
+        _check_complete(split, manifests, first, dataset or first.collection)
         provenance = {str(Part(number, split.of)): one.provenance for number, one in manifests.items()}
         created = min(made_at(split.parts[number], one) for number, one in manifests.items())
         asked = first.model_copy(update={"shards": (), "provenance": {"created": created, "parts": provenance}})
@@ -108,7 +110,7 @@ def _shards(split: Split, manifest: Manifest) -> Iterator[tuple[int, int]]:
             yield number, index
 
 
-def _check_complete(split: Split, manifests: Mapping[int, Manifest], first: Manifest) -> None:
+def _check_complete(split: Split, manifests: Mapping[int, Manifest], first: Manifest, dataset: str) -> None:
     where = split.whole.folder.parent / "parts"
     for number, manifest in manifests.items():
         folder = split.parts[number].folder
@@ -133,7 +135,7 @@ def _check_complete(split: Split, manifests: Mapping[int, Manifest], first: Mani
                 where=folder,
                 expected=f"{len(wanted)} shards",
                 found=f"{len(manifest.shards)}, not yet compared with the collection",
-                fix=f"{encode_command(manifest.collection, [manifest])} --part {part}, with the same settings",
+                fix=f"{encode_command(dataset, [manifest], part=str(part))}, with the same settings",
             )
         EmbeddingCache(folder, allow_incomplete=True)
     needed = {number for number, _ in _shards(split, first)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ragcun_cache.cache.command import encode_command
 from ragcun_cache.cache.layout import MANIFEST_NAME, CacheLayout, collection_folder
 from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.place import LocalPlace
@@ -68,18 +68,6 @@ def describe_encoder(manifest: Manifest) -> str:
     return f"{manifest.encoder} ({spec.get('model_id')}, {spec.get('backend')}, {spec.get('precision')})"
 
 
-def encode_command(dataset: str, like: Sequence[Manifest], roles: Sequence[Role] = tuple(Role)) -> str:
-    """Return the command that makes vectors of ``roles``, by the encoder of the last of ``like`` if there is one."""
-    given = f"--dataset {shlex.quote(dataset)}"
-    if not like:
-        return f"ragcun-cache encode {given}"
-    model = shlex.quote(str(like[-1].spec.get("model_id")))
-    if like[-1].spec.get("backend") != "imported":
-        return f"ragcun-cache encode {given} --model {model}"
-    command = f"ragcun-cache caches import {given} --vectors FILE --model-id {model} --role"
-    return " and ".join(f"{command} {role}" for role in roles)
-
-
 def made_at(layout: CacheLayout, manifest: Manifest) -> str:
     """Return when the cache was begun, as text that sorts by time; of an old one, when its manifest was written.
 
@@ -121,15 +109,15 @@ def _no_pair(
     everything: Sequence[tuple[CacheLayout, Manifest]],
 ) -> CacheError:
     """Return the error where no encoder has both roles, by the caches that are up to date and by all there are."""
-    like = fresh or [found for _, found in sorted(everything, key=lambda one: made_at(*one))]
+    before = [found for _, found in sorted(everything, key=lambda one: made_at(*one))]
     unfinished = [found for found in fresh if not found.complete]
     absent = [role for role in Role if role not in {found.role for found in fresh}]
-    state = "; ".join(sorted({f"{found.role} of {describe_encoder(found)}" for found in like})) or "none"
+    state = "; ".join(sorted({f"{found.role} of {describe_encoder(found)}" for found in fresh or before})) or "none"
     roles = absent or list(Role)
     if unfinished:
         problem = "the cached vectors are not complete"
         state = "; ".join(f"{m.role}: {m.rows} of {m.total_rows} rows, {describe_encoder(m)}" for m in unfinished)
-        like, roles = unfinished, list(dict.fromkeys([*absent, *(found.role for found in unfinished)]))
+        roles = list(dict.fromkeys([*absent, *(found.role for found in unfinished)]))
     elif fresh and absent:
         problem = f"there are no {absent[0]} vectors of the collection as it is now"
     elif fresh:
@@ -138,6 +126,8 @@ def _no_pair(
         problem = "the cached vectors are of another version of the collection, or of another encoder"
     else:
         problem = "the collection has no cached vectors"
+    # What is unfinished goes on. The caches of before may know the prompt of a role that is absent.
+    like = [*before, *sorted(fresh, key=lambda one: not one.complete)]
     fix = encode_command(collection.dataset, like, roles)
     return CacheError(f"{collection.name}: {problem}", where=caches, found=state, fix=fix)
 

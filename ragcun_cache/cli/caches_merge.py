@@ -20,9 +20,10 @@ def merge_parts(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Put the parts together that `encode --part i/n` made, into the cache that one encode would have made."""
+    from ragcun_cache.cache.command import encode_command
     from ragcun_cache.cache.layout import PARTS, collection_folder
     from ragcun_cache.cache.merge import find_splits, merge
-    from ragcun_cache.cache.pair import encode_command, list_caches
+    from ragcun_cache.cache.pair import list_caches
     from ragcun_cache.collections.locate import name_of
     from ragcun_cache.collections.registry import each_name
     from ragcun_cache.errors import CacheError
@@ -37,10 +38,10 @@ def merge_parts(
             raise CacheError(
                 f"{name} has no parts to merge",
                 where=caches / collection_folder(name) / PARTS,
-                fix=f"{encode_command(name, whole)} --part 1/2, and so on",
+                fix=f"{encode_command(name, whole, part='1/2')}, and so on",
             )
         for split in splits:
-            manifest = merge(split, keep=keep)
+            manifest = merge(split, keep=keep, dataset=name)
             record = {
                 "collection": manifest.collection,
                 "role": str(manifest.role),

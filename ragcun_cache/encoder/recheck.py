@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ragcun_cache.cache import Damage, EmbeddingCache, Manifest, Shard, repair
+from ragcun_cache.cache import Damage, EmbeddingCache, Manifest, Shard, list_caches, repair
+from ragcun_cache.cache.command import encode_command
 from ragcun_cache.cache.manifest import spec_differences
-from ragcun_cache.cache.pair import encode_command
 from ragcun_cache.collections import Collection
 from ragcun_cache.encoder.blocks import encode_rows, text_blocks
 from ragcun_cache.encoder.config import EncodeConfig
@@ -50,10 +50,11 @@ def model_of(manifest: Manifest, collection: Collection, home: Home, model: str 
     if spec.get("backend") == "imported":
         raise CacheError("imported vectors cannot be encoded again", where=where, fix="import them again")
     if collection.content_sha256(manifest.role) != manifest.content_sha256:
+        others = [found for _, found in list_caches(home.caches, manifest.collection)]
         raise CacheError(
             "the collection has changed since it was encoded",
             where=collection.folder,
-            fix=encode_command(collection.dataset, [manifest]),
+            fix=encode_command(collection.dataset, [*others, manifest]),
         )
     model = model or str(spec["model_id"])
     config = EncodeConfig.of_spec(spec, model, device)

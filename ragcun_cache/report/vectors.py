@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ragcun_cache.cache import list_caches
+from ragcun_cache.cache.command import encode_options, import_command
 from ragcun_cache.collections.collection import read_record
 from ragcun_cache.collections.locate import collections_on_disk
 from ragcun_cache.collections.origin import sample_name
@@ -19,17 +20,6 @@ from ragcun_cache.evaluation.results import Result
 from ragcun_cache.heads.store import HeadRecord
 from ragcun_cache.home import Home
 from ragcun_cache.role import Role
-
-_OPTIONS = {
-    "backend": ("--backend", None),
-    "precision": ("--precision", None),
-    "storage_dtype": ("--storage-dtype", "float16"),
-    "max_seq_length": ("--max-seq-length", None),
-}
-"""Field of a spec → the option of ``encode`` that sets it, and its default; None: it depends on machine or model."""
-_OWN_OF_DEFAULT = {"max_seq_length": 384, "prompt": ""}
-"""What all-mpnet-base-v2 says of itself, so that no option need say it."""
-_PROMPTS = {Role.QUERY: "--query-prompt", Role.PASSAGE: "--passage-prompt"}
 
 
 class Datasets:
@@ -121,22 +111,14 @@ def _commands(
 ) -> list[str]:
     if any(spec.get("backend") == "imported" for spec in specs.values()):
         dataset = datasets.path(name)
-        return [comment(f"not encoded, but imported: {_import(dataset, role, spec)}") for role, spec in specs.items()]
+        imports = [import_command(dataset, role, spec) for role, spec in specs.items()]
+        return [comment(f"not encoded, but imported: {one}") for one in imports]
     lines, options = [], _model_options(model, home)
     if "--model-id" in options:
         lines.append(comment(f"{model}: --model is its name on the hub, or its folder"))
     if not specs:
         lines.append(comment(f"{name}: no cache is left to say by which options {model} encoded it, or if it did"))
-    else:
-        spec = next(iter(specs.values()))
-        own = _OWN_OF_DEFAULT if model == DEFAULT_MODEL else {}
-        for field, (option, default) in _OPTIONS.items():
-            if spec.get(field) not in (None, own.get(field, default)):
-                options += [option, str(spec[field])]
-        for role, one in specs.items():
-            # Other models may have prompts of their own, so that there was none is to be said too.
-            if one.get("prompt") not in (None, own.get("prompt")):
-                options += [_PROMPTS[role], one["prompt"]]
+    options += encode_options(specs)
     return [*lines, shlex.join(["ragcun-cache", "encode", *datasets.encode_arguments(name), *options])]
 
 
@@ -146,13 +128,3 @@ def _model_options(model: str, home: Home) -> list[str]:
         return []
     below_models = (home.models / model / "modules.json").exists()
     return ["--model", model, *([] if below_models else ["--model-id", model])]
-
-
-def _import(dataset: str, role: Role, spec: Mapping[str, Any]) -> str:
-    words = ["ragcun-cache", "caches", "import", "--dataset", dataset, "--role", str(role)]
-    words += ["--model-id", str(spec.get("model_id"))]
-    for key, value in (spec.get("settings") or {}).items():
-        words += ["--provenance", f"{key}={value}"]
-    words += ["--prompt", spec["prompt"]] if spec.get("prompt") else []
-    words += ["--storage-dtype", spec["storage_dtype"]] if spec.get("storage_dtype") == "float32" else []
-    return f"{shlex.join(words)} --vectors …"

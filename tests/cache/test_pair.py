@@ -41,7 +41,8 @@ def test_a_cache_of_an_older_collection_is_not_used(home: Home, tiny_pair) -> No
 def test_of_what_is_complete_only_what_is_absent_is_named_and_how_to_make_it_alike(
     home: Home, cache_of, backend: str, command: str
 ) -> None:
-    content, spec = Tiny().content_sha256(Role.QUERY), {"model_id": "e5", "backend": backend}
+    content = Tiny().content_sha256(Role.QUERY)
+    spec = {"model_id": "e5", "backend": backend, "storage_dtype": "float32", "prompt": "ask: "}
     cache_of(home.caches, "tiny", Role.QUERY, ["a"], np.ones((1, 4), np.float16), content_sha256=content, spec=spec)
 
     class InAFolder(Tiny):
@@ -51,7 +52,8 @@ def test_of_what_is_complete_only_what_is_absent_is_named_and_how_to_make_it_ali
         open_pair(home.caches, InAFolder())
     fix = str(error.value.fix)
     assert fix.startswith(f"ragcun-cache {command} --dataset 'my sets/tiny' ")
-    assert (" --model e5" if command == "encode" else "--model-id e5 --role passage") in fix
+    options = "--model e5 --model-id e5 --backend torch --precision fp32 --storage-dtype float32 --query-prompt 'ask: '"
+    assert (options if command == "encode" else "--role passage --model-id e5 --storage-dtype float32 --vectors") in fix
     assert "--role query" not in fix
 
 
@@ -62,7 +64,26 @@ def test_only_what_is_not_complete_is_called_so(home: Home, tiny_pair) -> None:
     with pytest.raises(CacheError, match=r"not complete[\s\S]*found: +passage: 120 of 120 rows") as error:
         open_pair(home.caches, Tiny())
     assert "query" not in str(error.value.found)
-    assert error.value.fix == "ragcun-cache encode --dataset tiny --model fake"
+    assert str(error.value.fix).startswith(
+        "ragcun-cache encode --dataset tiny --model fake --model-id fake --backend fake --precision fp32 ("
+    )
+
+
+def test_an_encode_that_stopped_goes_on_with_the_prompts_that_it_had(home: Home, cache_of) -> None:
+    """That of the queries, which have changed since, is known from their old cache alone."""
+    for role in Role:
+        spec = {"model_id": "all-mpnet-base-v2", "max_seq_length": 384, "prompt": f"{role}: "}
+        content = sha256(f"old/{role}".encode()).hexdigest() if role is Role.QUERY else Tiny().content_sha256(role)
+        folder = cache_of(
+            home.caches, "tiny", role, ["a"], np.ones((1, 4), np.float16), content_sha256=content, spec=spec
+        )
+    EmbeddingCache(folder).manifest.model_copy(update={"complete": False}).write(CacheLayout(folder))
+    with pytest.raises(CacheError, match="not complete") as error:
+        open_pair(home.caches, Tiny())
+    assert error.value.fix == (
+        "ragcun-cache encode --dataset tiny --backend fake --precision fp32 "
+        "--passage-prompt 'passage: ' --query-prompt 'query: '"
+    )
 
 
 def test_a_role_by_one_encoder_each_is_no_pair(home: Home, cache_of) -> None:
