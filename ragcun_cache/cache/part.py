@@ -12,12 +12,12 @@ from ragcun_cache.errors import CacheError, ConfigError
 
 
 def refuse_part(manifest: Manifest, folder: Path) -> None:
-    """Raise CacheError if this is only a part of a cache, whose shards are not numbered from 0."""
+    """Raise CacheError if this is only a part of a cache, which must stay as the other parts are."""
     if "part" in manifest.provenance:
         raise CacheError(
             f"this is part {manifest.provenance['part']} of a cache",
             where=folder,
-            fix=f"ragcun-cache caches merge --dataset {manifest.collection}; a damaged part is encoded again",
+            fix=f"ragcun-cache caches merge --dataset {manifest.collection}",
         )
 
 
@@ -59,3 +59,9 @@ class Part:
     def layout(self, whole: CacheLayout) -> CacheLayout:
         """Return where it lies, given where the whole cache will."""
         return whole.part(self.number, self.of)
+
+
+def first_shard(manifest: Manifest) -> int:
+    """Return the number of the first shard that a cache holds: 0, unless it is a part."""
+    part = Part.parse(manifest.provenance.get("part", "1/1"))
+    return part.shards(manifest.total_rows, manifest.shard_rows).start

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ragcun_cache.cache.layout import MANIFEST_NAME, CacheLayout, VectorFormat, cache_folder
 from ragcun_cache.cache.manifest import SCHEMA_VERSION, FileRecord, Manifest, encoder_fingerprint, spec_fingerprint
 from ragcun_cache.cache.pair import dated
-from ragcun_cache.cache.part import refuse_part
+from ragcun_cache.cache.part import Part, first_shard
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
 from ragcun_cache.cache.shard import Shard, file_record, write_parts
@@ -35,7 +36,7 @@ class Damage:
 
     Attributes:
         file: name of the file.
-        shard: number of the shard that it belongs to, None for the manifest.
+        shard: which of the shards that are here it belongs to, None for the manifest.
         problem: what is wrong, in words.
     """
 
@@ -48,7 +49,7 @@ class Damage:
 
 
 def verify(folder: Path, *, expected_ids: Iterable[str] | None = None) -> list[Damage]:
-    """Read every byte of a cache and return what is wrong with it; nothing if it is sound.
+    """Read every byte of a cache, or of a part of one, and return what is wrong with it; nothing if it is sound.
 
     Checked: the manifest and its copy, that the folder is named as it says, completeness; size and sha256 of every
     file; columns and number of rows; that ids are unique and, given ``expected_ids``, the collection's in its order;
@@ -77,7 +78,7 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
     Args:
         folder: the cache.
         damages: as ``verify`` returned them.
-        shard_at: encodes the rows of the shard of this number again.
+        shard_at: encodes the rows of the shard of this number, which counts from the start of the collection, again.
 
     Raises:
         CacheError: both copies of the manifest are damaged, or another process writes here.
@@ -87,7 +88,6 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
     done: list[str] = []
     with writer_lock(layout):
         manifest = sound_manifest(folder)
-        refuse_part(manifest, folder)
         copies = (layout.manifest, layout.manifest_copy)
         for path in copies:
             if not path.exists() or path.read_bytes() != manifest.to_bytes():
@@ -97,26 +97,27 @@ def repair(folder: Path, damages: Iterable[Damage], shard_at: Callable[[int], Sh
         manifest = dated(layout, manifest)
         for index in sorted({damage.shard for damage in damages if damage.shard is not None}):
             damaged = {damage.file for damage in damages if damage.shard == index}
-            manifest, line = _repair_shard(layout, manifest, index, shard_at(index), damaged)
+            manifest, line = _repair_shard(layout, manifest, index, shard_at, damaged)
             done.append(line)
     return done
 
 
 def _repair_shard(
-    layout: CacheLayout, manifest: Manifest, index: int, shard: Shard, damaged: set[str]
+    layout: CacheLayout, manifest: Manifest, index: int, shard_at: Callable[[int], Shard], damaged: set[str]
 ) -> tuple[Manifest, str]:
-    old = manifest.shards[index]
+    old, number = manifest.shards[index], first_shard(manifest) + index
+    shard = shard_at(number)
     vector_format: VectorFormat = "memmap" if old.vectors.name.endswith(".npy") else "parquet"
-    files = shard.files(layout, index, vector_format)
+    files = shard.files(layout, number, vector_format)
     if [file_record(path, parts) for path, parts in files] == [*old.files]:
         for path, parts in files:
             if path.name in damaged:
                 write_parts(path, parts)
-        return manifest, f"shard {index}: encoded again, byte for byte what it was"
-    record = shard.write(layout, index, vector_format)
+        return manifest, f"shard {number}: encoded again, byte for byte what it was"
+    record = shard.write(layout, number, vector_format)
     manifest = manifest.with_shard(index, record)
     manifest.write(layout)
-    return manifest, f"shard {index}: encoded again; other bytes than before, as library versions or machine differ"
+    return manifest, f"shard {number}: encoded again; other bytes than before, as library versions or machine differ"
 
 
 def sound_manifest(folder: Path) -> Manifest:
@@ -160,10 +161,12 @@ def _verify_manifest(layout: CacheLayout) -> tuple[Manifest | None, list[Damage]
     manifest = found.get(layout.manifest) or found.get(layout.manifest_copy)
     if manifest is None:
         return None, damages
-    if not manifest.complete:
+    if not manifest.finished:
         rows = f"{manifest.rows:,} of {manifest.total_rows:,} rows"
         damages.append(Damage(layout.manifest.name, None, f"is not complete ({rows}); encode again, it goes on"))
     named = cache_folder(manifest.role, manifest.fingerprint, manifest.content_sha256)
+    if "part" in manifest.provenance:
+        named = Part.parse(manifest.provenance["part"]).layout(CacheLayout(Path(named))).folder.name
     if layout.folder.name != named:
         damages.append(Damage(layout.manifest.name, None, f"belongs into a folder named {named}"))
     if (spec_fingerprint(manifest.spec), encoder_fingerprint(manifest.spec)) != (
@@ -243,6 +246,9 @@ def _verify_ids(layout: CacheLayout, manifest: Manifest, expected_ids: Iterable[
     cache = EmbeddingCache.unchecked(LocalPlace(layout.folder), manifest)
     hashes = []
     expected = iter(expected_ids) if expected_ids is not None else None
+    if expected is not None and "part" in manifest.provenance:
+        start = first_shard(manifest) * manifest.shard_rows
+        expected = islice(expected, start, start + manifest.rows)
     for index, record in enumerate(manifest.shards):
         column = cache.rows_table(index, ["id"]).column("id")
         hashes.append(pl.Series(pl.from_arrow(column)).hash().to_numpy())

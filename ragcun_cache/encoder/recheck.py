@@ -107,12 +107,12 @@ def repair_cache(
         CacheError: both copies of the manifest are damaged, or another process writes here.
     """
 
-    def shard_at(index: int) -> Shard:
+    def shard_at(number: int) -> Shard:
         assert collection is not None
         assert frozen is not None
         blocks = text_blocks(collection, manifest.role, manifest.shard_rows)
-        ids, texts = next(islice(blocks, index, None))
-        with progress(f"encode shard {index} again", "rows", len(ids)) as advance:
+        ids, texts = next(islice(blocks, number, None))
+        with progress(f"encode shard {number} again", "rows", len(ids)) as advance:
             return encode_rows(ids, texts, frozen.spec(manifest.role), frozen.backend, advance)
 
     return repair(folder, damages, shard_at)

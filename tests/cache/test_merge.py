@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, list_caches, verify
+from ragcun_cache.cache import CacheLayout, CacheWriter, EmbeddingCache, Manifest, list_caches, repair, verify
 from ragcun_cache.cache.convert import convert
 from ragcun_cache.cache.merge import find_splits, merge
 from ragcun_cache.cache.pair import made_at
@@ -114,6 +114,33 @@ def test_a_part_is_not_converted(driver: ModuleType, tmp_path: Path) -> None:
     assert driver.files_of(folder) == before
 
 
+def test_a_damaged_part_is_repaired(driver: ModuleType, tmp_path: Path) -> None:
+    expected, manifest = whole_of(driver, tmp_path)
+    ids = EmbeddingCache(driver.layout_of(tmp_path / "whole", ROWS).folder).ids
+    folders = [write_part(driver, tmp_path, Part(number, 2)) for number in (1, 2)]
+    for folder in folders:
+        assert verify(folder, expected_ids=ids) == []
+        assert verify(folder, expected_ids=[*ids[1:], ids[0]])
+    _flip_last_bit(folders[1] / "vectors-00005.npy")
+    (folders[1] / "manifest.json").unlink()
+    damages = verify(folders[1])
+    assert [(one.file, one.shard) for one in damages] == [("manifest.json", None), ("vectors-00005.npy", 1)]
+    done = repair(folders[1], damages, lambda number: driver.shard_at(number, ROWS))
+    assert done == [
+        "manifest.json: restored from the other copy",
+        "shard 5: encoded again, byte for byte what it was",
+    ]
+    (split,) = find_splits(tmp_path, "any")
+    assert merge(split).shards == manifest.shards
+    assert shard_files(driver, split.whole.folder) == expected
+
+
+def _flip_last_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def _missing(driver: ModuleType, caches: Path) -> None:
     shutil.rmtree(write_part(driver, caches, Part(2, 3)))
 
@@ -130,10 +157,7 @@ def _not_compared(driver: ModuleType, caches: Path) -> None:
 
 
 def _damaged(driver: ModuleType, caches: Path) -> None:
-    path = write_part(driver, caches, Part(2, 3)) / "vectors-00003.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    _flip_last_bit(write_part(driver, caches, Part(2, 3)) / "vectors-00003.npy")
 
 
 def _other_spec(driver: ModuleType, caches: Path) -> None:

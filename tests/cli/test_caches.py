@@ -13,6 +13,7 @@ from filelock import FileLock
 from typer.testing import CliRunner, Result
 
 from ragcun_cache.cache import CacheLayout, EmbeddingCache, gc
+from ragcun_cache.cache.part import Part
 from ragcun_cache.cli.main import app
 from ragcun_cache.collections import find_collection
 from ragcun_cache.encoder import EncodeConfig, encode_collection
@@ -86,6 +87,22 @@ def test_verify_finds_damage_and_repairs_only_that(cached: Path, tiny_encoder: P
     touched = {name for name in before if before[name][1:] != after[name][1:]}
     assert touched == {"vectors-00001.npy", "rows-00003.parquet", "manifest.json"}
     assert EmbeddingCache(cached).rows == 200
+
+
+def test_a_part_is_repaired_like_a_cache(cached: Path, home: Home, tiny_encoder: Path) -> None:
+    config = EncodeConfig(
+        model=str(tiny_encoder), precision="fp32", device="cpu", shard_rows=50, storage_dtype="float32"
+    )
+    part = encode_collection(find_collection("tiny", home), home, config, part=Part(2, 2))[1].folder
+    before = state(part)
+    flip(part / "vectors-00003.npy")
+    (part / "manifest.json").unlink()
+    assert run("verify", str(part)).exit_code == 1
+    done = run("verify", str(part), "--repair", "--model", str(tiny_encoder))
+    assert done.exit_code == 0 and "shard 3: encoded again, byte for byte" in done.stdout
+    assert {name: content for name, (content, *_) in state(part).items()} == {
+        name: content for name, (content, *_) in before.items()
+    }
 
 
 def test_repair_wants_the_model_that_made_the_cache(cached: Path, tmp_path: Path, tiny_encoder: Path) -> None:
