@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ragcun_cache.collections.registry import Archive
 from ragcun_cache.errors import CollectionError
-from ragcun_cache.files import DISK_ERRORS
+from ragcun_cache.files import DISK_ERRORS, sync_file, sync_folder
 from ragcun_cache.progress import progress
 
 _BLOCK_BYTES = 1 << 20
@@ -22,7 +22,8 @@ class _Passing(Exception):
     """A failure that a later try may not meet again."""
 
 
-def _md5_file(path: Path) -> str:
+def md5_file(path: Path) -> str:
+    """Return the md5 of the file's bytes, in hexadecimal: what publishers of collections give."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -108,7 +109,7 @@ def fetch(archive: Archive, target: Path, *, tries: int = 5, backoff_seconds: fl
             time.sleep(backoff_seconds * 2**attempt)
         except urllib.error.HTTPError as error:
             raise CollectionError("cannot download", where=archive.url, found=f"HTTP {error.code}") from error
-    found = _md5_file(partial) if partial.exists() else "no bytes"
+    found = md5_file(partial) if partial.exists() else "no bytes"
     if found != archive.md5:
         partial.unlink(missing_ok=True)
         raise CollectionError(
@@ -118,4 +119,6 @@ def fetch(archive: Archive, target: Path, *, tries: int = 5, backoff_seconds: fl
             found=f"md5 {found}",
             fix="run the same command again",
         )
+    sync_file(partial)
     partial.replace(target)
+    sync_folder(target.parent)

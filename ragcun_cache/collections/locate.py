@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ragcun_cache.archive import unpack
 from ragcun_cache.collections.collection import Collection, open_collection
-from ragcun_cache.collections.download import fetch
+from ragcun_cache.collections.download import fetch, md5_file
 from ragcun_cache.collections.layout import RECORD_FILE, TEXT_FILES, is_collection, lock
 from ragcun_cache.collections.pydocs import PYDOCS, make_pydocs
 from ragcun_cache.collections.registry import GROUPS, REGISTRY, Archive, archive_of
@@ -46,14 +46,16 @@ def _is_plain_name(text: str) -> bool:
     return not text.startswith((".", "/")) and ".." not in parts and 0 < len(parts) <= 2
 
 
-def _install(archive: Archive, top: str, home: Home) -> None:
-    """Download the archive and put its folder ``top`` below ``home.collections``, whole or not at all."""
+def _install(archive: Archive, name: str, home: Home) -> None:
+    """Download the archive and put the folder in it below ``home.collections``: each collection whole or not at all."""
+    top = PurePosixPath(name).parts[0]
     folder = home.collections / top
     with lock(folder):
-        if folder.is_dir():
+        if (home.collections / name).is_dir():
             return
         zipped = home.collections / f".{top}.zip"
-        if not zipped.is_file():
+        # What an earlier attempt left may have been torn since.
+        if not zipped.is_file() or md5_file(zipped) != archive.md5:
             fetch(archive, zipped)
         unpacked = home.collections / f".{top}.unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)  # What a killed process may have left.
@@ -64,8 +66,14 @@ def _install(archive: Archive, top: str, home: Home) -> None:
                 raise CollectionError("archive has not the folder it should", where=archive.url, expected=f"{top}/")
             record = {"url": archive.url, "md5": archive.md5, "zip_sha256": sha256_file(zipped)}
             write_json(inside / RECORD_FILE, record)
-            inside.rename(folder)
-            sync_folder(folder.parent)
+            if folder.is_dir():  # Single collections of the group are there: the others go beside them.
+                for path in inside.iterdir():
+                    if not (folder / path.name).exists():
+                        path.rename(folder / path.name)
+                sync_folder(folder)
+            else:
+                inside.rename(folder)
+                sync_folder(folder.parent)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
         zipped.unlink()
@@ -116,5 +124,5 @@ def _download(name: str, home: Home, *, allowed: bool) -> Collection:
             expected=" and ".join(TEXT_FILES.values()),
             fix=f"ragcun-cache collections fetch {name}",
         )
-    _install(archive, PurePosixPath(name).parts[0], home)
+    _install(archive, name, home)
     return open_collection(home.collections / name, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,26 @@ def test_a_cut_connection_continues_where_it_stopped(served: Served, tmp_path: P
     assert (tmp_path / "set.zip").read_bytes() == served.content
     assert served.ranges == [None, "bytes=300000-"]
     assert list(tmp_path.iterdir()) == [tmp_path / "set.zip"]
+
+
+def test_what_was_downloaded_is_durable_before_it_has_its_name(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.content = b"content"
+    fsync, replace, synced = os.fsync, Path.replace, set[int]()
+
+    def noted(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def checked(path: Path, target: Path) -> Path:
+        assert path.stat().st_ino in synced
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", checked)
+    fetch(archive_of(served), tmp_path / "set.zip")
+    assert tmp_path.stat().st_ino in synced
 
 
 def test_an_earlier_run_is_continued(served: Served, tmp_path: Path) -> None:

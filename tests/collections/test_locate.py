@@ -168,6 +168,35 @@ def test_a_registered_name_is_downloaded_once(home: Home, monkeypatch: pytest.Mo
     assert collections_on_disk(home) == {name: collection.folder}
 
 
+def test_a_member_of_a_group_is_downloaded_beside_those_that_are_there(
+    home: Home, tiny_collection: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = (tiny_collection("cqadupstack/android") / "corpus.jsonl").read_bytes()
+    names = ("cqadupstack/android", "cqadupstack/english")
+    files = {f"{name}/{file}": text for name in names for file, text in LAYOUT.items()}
+    asked = serve_archive(monkeypatch, "cqadupstack/english", files)
+    assert find_collection("cqadupstack/english", home).folder == home.collections / "cqadupstack" / "english"
+    assert (home.collections / "cqadupstack" / "android" / "corpus.jsonl").read_bytes() == mine
+    assert set(collections_on_disk(home)) == set(names)
+    find_collection("cqadupstack/english", home)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_an_archive_that_was_torn_since_is_downloaded_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    home.collections.mkdir(parents=True)
+    asked = serve_archive(monkeypatch, "scifact", {f"scifact/{file}": text for file, text in LAYOUT.items()})
+    zipped = home.collections / ".scifact.zip"
+    locate.fetch(Archive("earlier", ""), zipped)
+    if torn:
+        zipped.write_bytes(zipped.read_bytes()[:-9])
+    find_collection("scifact", home)
+    assert asked == (["earlier", "http://test/scifact.zip"] if torn else ["earlier"])
+    assert not zipped.exists()
+
+
 def test_a_download_is_durable_before_its_zip_goes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.collections.mkdir(parents=True)
     layout = {f"scifact/{file}": text for file, text in LAYOUT.items()}
