@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from ragcun_cache.cache import CacheLayout, CachePair, CacheWriter, Manifest, Shard, open_pair
@@ -106,6 +108,26 @@ def write_cache(
             )
         writer.finish()
     return layout.folder
+
+
+@pytest.fixture
+def like_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a lock file that is removed keep a name in its folder until it is closed, as NFS does."""
+    unlink, release = os.unlink, FileLock.release
+
+    def rename(path: str | Path, *, dir_fd: int | None = None) -> None:
+        if Path(path).name == ".lock":
+            os.rename(path, Path(path).with_name(".nfs0"), src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        else:
+            unlink(path, dir_fd=dir_fd)
+
+    def close(lock: FileLock, force: bool = False) -> None:
+        release(lock, force)
+        with suppress(FileNotFoundError):
+            unlink(Path(lock.lock_file).with_name(".nfs0"))
+
+    monkeypatch.setattr(os, "unlink", rename)
+    monkeypatch.setattr(FileLock, "release", close)
 
 
 @pytest.fixture(scope="session")

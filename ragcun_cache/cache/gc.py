@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ragcun_cache.cache.manifest import Manifest
 from ragcun_cache.cache.pair import list_caches, made_at
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import read_manifest
-from ragcun_cache.cache.writer import writer_lock
+from ragcun_cache.cache.writer import remove_files, writer_lock
 from ragcun_cache.collections import collections_on_disk, open_collection
 from ragcun_cache.errors import CacheError, CollectionError
 from ragcun_cache.home import Home
@@ -121,12 +120,17 @@ def find_garbage(home: Home, named: Sequence[CacheLayout] = ()) -> list[Garbage]
 
 
 def remove(garbage: Garbage) -> None:
-    """Delete the cache. Raises CacheError if another process is writing it, or has since it was found."""
+    """Delete the cache.
+
+    Raises:
+        CacheError: another process is writing it, or has since it was found, or a file cannot be removed.
+    """
     with writer_lock(garbage.layout):
         # It was listed without its lock, and what decides of others may take minutes.
         if read_manifest(LocalPlace(garbage.layout.folder)) != garbage.manifest:
             raise CacheError("it has changed since it was looked at", where=garbage.layout.folder)
-        # The manifests go first, the copy before: what is left after a crash is no cache, not a damaged one.
-        garbage.layout.manifest_copy.unlink(missing_ok=True)
-        garbage.layout.manifest.unlink()
-        shutil.rmtree(garbage.layout.folder)
+        try:
+            remove_files(garbage.layout)
+        except OSError as error:
+            problem = f"it cannot be removed ({error.strerror})"
+            raise CacheError(problem, where=garbage.layout.folder, found=error) from error

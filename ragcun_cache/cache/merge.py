@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragcun_cache.cache.command import encode_command
 from ragcun_cache.cache.convert import check_file
-from ragcun_cache.cache.layout import CacheLayout
+from ragcun_cache.cache.layout import PARTS, CacheLayout
 from ragcun_cache.cache.manifest import Manifest, spec_differences
 from ragcun_cache.cache.pair import folder_pattern, made_at
 from ragcun_cache.cache.part import Part, shard_count
 from ragcun_cache.cache.place import LocalPlace
 from ragcun_cache.cache.reader import EmbeddingCache, read_manifest
-from ragcun_cache.cache.writer import CacheWriter, bring_copy_along, writer_lock
+from ragcun_cache.cache.writer import CacheWriter, bring_copy_along, remove_files, writer_lock
 from ragcun_cache.errors import CacheError
 from ragcun_cache.progress import progress
 
@@ -67,6 +66,8 @@ def merge(split: Split, *, keep: bool = False, dataset: str | None = None) -> Ma
             shard size than the others; or another cache has been begun in the same place.
     """
     with ExitStack() as locks:
+        # The folders of removed parts go with their locks, and then that of them all.
+        locks.callback(_remove_if_empty, split.whole.folder.parent / PARTS)
         for layout in split.parts.values():
             locks.enter_context(writer_lock(layout))
         if split.whole.manifest.exists() and (found := read_manifest(LocalPlace(split.whole.folder))).complete:
@@ -164,11 +165,10 @@ def _check_begun(split: Split, manifests: Mapping[int, Manifest], begun: Manifes
 def _without_parts(split: Split, merged: Manifest) -> Manifest:
     """Remove the parts, which are of no more use; return the manifest of the whole."""
     for layout in split.parts.values():
-        # The manifests go first, so what is left after a crash is no part, not a damaged one.
-        layout.manifest_copy.unlink(missing_ok=True)
-        layout.manifest.unlink()
-        shutil.rmtree(layout.folder)
-    parts = split.whole.folder.parent / "parts"
-    if not any(parts.iterdir()):
-        parts.rmdir()
+        remove_files(layout)
     return merged
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,8 @@ from ragcun_cache.files import link_or_copy, make_folder
 def writer_lock(layout: CacheLayout) -> Iterator[None]:
     """Hold the lock of the one process that may write. The kernel drops it when its owner dies.
 
+    The folder of a cache that is removed meanwhile goes with its lock.
+
     Raises:
         CacheError: another process has it, or the folder cannot be written.
     """
@@ -43,6 +46,24 @@ def writer_lock(layout: CacheLayout) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        with suppress(OSError):  # It is seldom empty. NFS keeps a name in it for a removed file that is still open.
+            folder.rmdir()
+
+
+def remove_files(layout: CacheLayout) -> None:
+    """Remove all that is in the folder of a cache. The caller has the lock, and with it the folder goes.
+
+    The manifests go first, the copy before: what is left after a crash is no cache, not a damaged one.
+    """
+    layout.manifest_copy.unlink(missing_ok=True)
+    layout.manifest.unlink()
+    for path in set(layout.folder.iterdir()) - {layout.lock}:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    with suppress(OSError):  # Windows and SMB may not let go of what is open.
+        layout.lock.unlink()
 
 
 @contextmanager

@@ -114,6 +114,15 @@ def test_a_part_is_not_converted(driver: ModuleType, tmp_path: Path) -> None:
     assert driver.files_of(folder) == before
 
 
+@pytest.mark.usefixtures("like_nfs")
+def test_parts_on_nfs_go_too(driver: ModuleType, tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_part(driver, tmp_path, Part(number, 2))
+    (split,) = find_splits(tmp_path, "any")
+    assert merge(split).complete
+    assert [path.name for path in split.whole.folder.parent.iterdir()] == [split.whole.folder.name]
+
+
 def test_a_damaged_part_is_repaired(driver: ModuleType, tmp_path: Path) -> None:
     expected, manifest = whole_of(driver, tmp_path)
     ids = EmbeddingCache(driver.layout_of(tmp_path / "whole", ROWS).folder).ids

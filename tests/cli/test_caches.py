@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -294,6 +295,31 @@ def test_gc_keeps_a_cache_that_was_completed_while_it_looked_at_others(
     assert EmbeddingCache(folders[0]).rows == 2
     assert f"removed: {folders[1]}" in said
     assert not folders[1].exists()
+
+
+@pytest.mark.usefixtures("like_nfs")
+def test_gc_removes_what_lies_on_nfs_and_goes_on_where_a_file_stays(
+    cache_of, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    folders = []
+    for name in ("first", "second"):
+        folders.append(cache_of(home.caches, name, Role.PASSAGE, ["p0", "p1"], np.eye(2, dtype=np.float32)))
+        mark(folders[-1], complete=False)
+    remove = gc.remove_files
+
+    def remove_second(layout: CacheLayout) -> None:
+        if layout.folder == folders[0]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(layout)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gc, "remove_files", remove_second)
+        said = run("gc", "--delete").stdout
+    assert f"kept: {folders[0]}" in said and "cannot be removed (Permission denied)" in said
+    assert [folder.exists() for folder in folders] == [True, False]
+    run("gc", "--delete")
+    assert not folders[0].exists()
 
 
 def test_a_missing_manifest_is_found_and_restored(cached: Path) -> None:
