@@ -132,7 +132,7 @@ def _does_no_more(head: Head, role: Role, modules: list[Any]) -> bool:
         x_bd = torch.randn(64, head.config.in_dim, generator=torch.Generator().manual_seed(0))
         x_bd = nn.functional.normalize(x_bd)
         head_be = head.encode_query(x_bd) if role == Role.QUERY else head.encode_passage(x_bd)
-        found_be = nn.Sequential(*modules)({"sentence_embedding": x_bd})["sentence_embedding"]
+        found_be: Tensor = nn.Sequential(*modules)({"sentence_embedding": x_bd})["sentence_embedding"]
     same = found_be.shape == head_be.shape
     return same and torch.allclose(found_be, head_be, rtol=1e-4, atol=1e-5 * float(head_be.abs().max()))
 
