@@ -218,7 +218,7 @@ def _damaged(path: Path, found: object) -> EvaluationError:
         "a stored result cannot be read, and is left out",
         where=path,
         found=found,
-        fix="run the `ragcun-cache eval` again that it is of, with its --split and --index: it replaces the file",
+        fix="run `ragcun-cache eval` of it again, with its --split and --index: it replaces the file",
     )
 
 
