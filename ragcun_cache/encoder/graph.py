@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers
+from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers, root_logger_kept
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
 from ragcun_cache.files import make_folder, sha256_file, sha256_json, sync_folder, sync_tree, write_json
@@ -125,7 +125,7 @@ def _convert(weights: Weights, transformer: nn.Module) -> Any:
 
     example = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     try:
-        with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
+        with warnings.catch_warnings(), quiet_transformers(), root_logger_kept(), torch.no_grad():
             warnings.simplefilter("ignore")  # The tracer warns of every Python branch in the model.
             return openvino.convert_model(Plain().eval(), example_input=example)
     except Exception as error:  # The converter raises whatever the model's own code raises.

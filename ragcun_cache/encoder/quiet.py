@@ -25,6 +25,18 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Put the root logger back as it was: OpenVINO's converter lets it say errors only, and gives it a handler."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+@contextmanager
 def quiet_nncf() -> Iterator[None]:
     """Keep what nncf has to say from stdout, where the answer of ``--json`` goes."""
     logger = logging.getLogger("nncf")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -117,6 +118,10 @@ def test_padding_of_a_long_text_is_within_a_local_window(tiny_encoder_of: Callab
 
 def test_a_model_is_converted_once(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = Modules(weights.folder, device="cpu", max_seq_length=16)
+    logger = logging.getLogger()
+    before = logger.level, logger.handlers[:]
+    graph._convert(weights, modules.transformer)
+    assert (logger.level, logger.handlers) == before, "what ragcun-cache warns of would no longer be seen"
     path = transformer_graph(weights, modules.transformer, int8=False)
     monkeypatch.setattr(graph, "_convert", lambda *_: pytest.fail("converted again"))
     assert transformer_graph(weights, modules.transformer, int8=False) == path
