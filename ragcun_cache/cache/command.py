@@ -41,10 +41,12 @@ def encode_command(
         without_prompt = {**spec, "prompt": ""}
         return " and ".join(import_command(dataset, role, specs.get(role, without_prompt)) for role in roles)
     model = str(spec.get("model_id"))
-    named = ["--model", model, "--model-id", model] if like and model not in _OWN else []
+    # A folder has no slash in its name. What is named so may be on the hub all the same.
+    is_folder = "/" not in model
+    named = ["--model", model, *(["--model-id", model] if is_folder else [])] if like and model not in _OWN else []
     words = ["--dataset", dataset, *named, *encode_options(specs), *(["--part", part] if part else [])]
     command = shlex.join(["ragcun-cache", "encode", *words])
-    return f"{command} (--model: its name on the hub, or its folder)" if named else command
+    return f"{command} (--model: its name on the hub, or its folder)" if named and is_folder else command
 
 
 def encode_options(specs: Mapping[Role, Mapping[str, Any]]) -> list[str]:

@@ -69,6 +69,16 @@ def test_only_what_is_not_complete_is_called_so(home: Home, tiny_pair) -> None:
     )
 
 
+def test_the_command_for_a_model_of_the_hub_can_be_copied_whole(home: Home, cache_of) -> None:
+    content = Tiny().content_sha256(Role.QUERY)
+    spec = {"model_id": "intfloat/e5-base-v2", "backend": "torch"}
+    cache_of(home.caches, "tiny", Role.QUERY, ["a"], np.ones((1, 4), np.float16), content_sha256=content, spec=spec)
+    with pytest.raises(CacheError, match="no passage vectors") as error:
+        open_pair(home.caches, Tiny())
+    fix = "ragcun-cache encode --dataset tiny --model intfloat/e5-base-v2 --backend torch --precision fp32"
+    assert error.value.fix == fix
+
+
 def test_an_encode_that_stopped_goes_on_with_the_prompts_that_it_had(home: Home, cache_of) -> None:
     """That of the queries, which have changed since, is known from their old cache alone."""
     for role in Role:

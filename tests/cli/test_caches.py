@@ -273,14 +273,19 @@ def mark(folder: Path, *, complete: bool) -> None:
     manifest.model_copy(update={"complete": complete}).write(CacheLayout(folder))
 
 
-def test_gc_keeps_a_cache_that_was_completed_while_it_looked_at_others(
-    cache_of, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+def two_unfinished(home: Home, cache_of: Callable[..., Path]) -> list[Path]:
     folders = []
     for name in ("first", "second"):
         folders.append(cache_of(home.caches, name, Role.PASSAGE, ["p0", "p1"], np.eye(2, dtype=np.float32)))
         mark(folders[-1], complete=False)
+    return folders
+
+
+def test_gc_keeps_a_cache_that_was_completed_while_it_looked_at_others(
+    cache_of, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGCUN_HOME", str(home.root))
+    folders = two_unfinished(home, cache_of)
     find = gc.find_garbage
 
     def find_slowly(*arguments: Any) -> list[gc.Garbage]:
@@ -302,10 +307,7 @@ def test_gc_removes_what_lies_on_nfs_and_goes_on_where_a_file_stays(
     cache_of, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAGCUN_HOME", str(home.root))
-    folders = []
-    for name in ("first", "second"):
-        folders.append(cache_of(home.caches, name, Role.PASSAGE, ["p0", "p1"], np.eye(2, dtype=np.float32)))
-        mark(folders[-1], complete=False)
+    folders = two_unfinished(home, cache_of)
     remove = gc.remove_files
 
     def remove_second(layout: CacheLayout) -> None:
