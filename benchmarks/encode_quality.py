@@ -21,7 +21,7 @@ from ragcun_cache.markdown import paragraphs, table
 from ragcun_cache.similarity import Similarity
 
 TITLE = "What a precision costs in retrieval"
-PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers", "openvino", "nncf")
+PACKAGES = ("numpy", "torch", "transformers", "sentence-transformers", "openvino")
 
 _DATASETS = ("scifact", "nfcorpus")
 _METRIC, _EXACT = "ndcg@10", "fp32"

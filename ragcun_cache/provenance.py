@@ -17,7 +17,6 @@ _PACKAGES = (
     "sentence-transformers",
     "tokenizers",
     "openvino",
-    "nncf",
     "faiss-cpu",
     "pytrec-eval-terrier",
 )

@@ -57,7 +57,7 @@ def choose(backend: BackendName, precision: Precision, device: str, *, decoder: 
         if precision not in known:
             raise unknown_choice(f"precision of {settled} on {kind}", precision, ["auto", *known])
         return Choice(settled, precision, reason)
-    fast = _computes_in_bf16(device)
+    fast = computes_in_bf16(device)
     why = "bf16, which this chip computes in" if fast else "fp32, as this chip does not compute in bf16"
     return Choice(settled, "bf16" if fast else "fp32", f"{reason}; {why}" if reason else why)
 
@@ -98,7 +98,8 @@ def _precisions(backend: SettledBackend, kind: str) -> tuple[SettledPrecision, .
     return ("fp32", "bf16") if kind == "cpu" else ("fp32", "bf16", "fp16")
 
 
-def _computes_in_bf16(device: str) -> bool:
+def computes_in_bf16(device: str) -> bool:
+    """Whether the chip has units for bf16; others compute in it by detours, many times slower."""
     import torch
 
     kind = device.partition(":")[0]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ragcun_cache.encoder.quiet import quiet_nncf, quiet_transformers, root_logger_kept
+from ragcun_cache.encoder.int8 import round_linear_layers
+from ragcun_cache.encoder.quiet import quiet_transformers, root_logger_kept
 from ragcun_cache.encoder.weights import Weights
 from ragcun_cache.errors import EncoderError
 from ragcun_cache.files import make_folder, sha256_file, sha256_json, sync_folder, sync_tree, write_json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 GRAPH_NAME = "transformer.xml"
 _FILES = (GRAPH_NAME, "transformer.bin")
 _CHECKSUMS_NAME = "sha256.json"
-_VERSIONS = ("openvino", "nncf", "torch", "transformers", "sentence-transformers")
+_VERSIONS = ("openvino", "torch", "transformers", "sentence-transformers")
 _KEY_DIGITS = 16
 
 
@@ -31,11 +32,11 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
     Args:
         weights: the model that it belongs to; its files and the libraries' versions name the graph.
         transformer: a sentence-transformers Transformer, on the CPU.
-        int8: with int8 weights, symmetric and scaled by output channel, instead of float32.
+        int8: with its linear layers in int8 (:mod:`ragcun_cache.encoder.int8`), all else in float32.
 
     Raises:
-        EncoderError: OpenVINO cannot convert the model, its weights have changed since they were hashed, int8 lacks its
-            package, or the disk is full.
+        EncoderError: OpenVINO cannot convert the model, its weights have changed since they were hashed, or the disk is
+            full.
     """
     versions = {name: version for name, version in library_versions().items() if name in _VERSIONS}
     configs = {
@@ -47,7 +48,7 @@ def transformer_graph(weights: Weights, transformer: nn.Module, *, int8: bool) -
     if not _is_sound(folder):
         graph = _convert(weights, transformer)
         weights.check_unchanged()  # A graph of others would be kept under the name of these.
-        _publish(_with_int8_weights(graph) if int8 else graph, folder)
+        _publish(round_linear_layers(graph) if int8 else graph, folder)
     return folder / GRAPH_NAME
 
 
@@ -93,16 +94,6 @@ def _replace(graph: Any, folder: Path) -> None:
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _with_int8_weights(graph: Any) -> Any:
-    try:
-        import nncf
-    except ImportError:
-        raise EncoderError("int8 needs the package nncf", fix="pip install 'ragcun-cache[int8]'") from None
-
-    with quiet_nncf():
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
 def _convert(weights: Weights, transformer: nn.Module) -> Any:

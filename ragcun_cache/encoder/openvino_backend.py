@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ragcun_cache.encoder.choice import computes_in_bf16
 from ragcun_cache.encoder.graph import transformer_graph
+from ragcun_cache.encoder.int8 import GROUP
 from ragcun_cache.encoder.modules import Modules
 from ragcun_cache.encoder.tokens import Tokens
 from ragcun_cache.encoder.weights import Weights
 
 _BATCH_TOKENS = 1_280
-# Scales of int8 activations are found while they are computed, one for so many neighbours: nothing is to be calibrated,
-# and an outlier spoils few. With groups of this size the chip's int8 units are still busy.
-_INT8_GROUP = 256
 
 
 class OpenvinoBackend:
@@ -28,8 +27,8 @@ class OpenvinoBackend:
 
         Args:
             weights: the model.
-            precision: fp32, bf16, or int8: weights and inputs of linear layers in int8, all else in float32 (chips that
-                do not compute in bf16 would emulate it, many times slower).
+            precision: fp32, bf16, or int8: weights and inputs of linear layers in int8
+                (:mod:`ragcun_cache.encoder.int8`), all else in bf16 where the chip computes in it, else in float32.
             max_seq_length: tokens read of each text.
             threads: of the forward pass; None: as many as there are cores that this process may use.
 
@@ -43,11 +42,12 @@ class OpenvinoBackend:
         self._modules = Modules(weights.folder, device="cpu", max_seq_length=max_seq_length)
         path = transformer_graph(weights, self._modules.transformer, int8=precision == "int8")
         del self._modules.transformer  # OpenVINO has the weights: torch's copy would only take memory.
+        half = precision == "bf16" or (precision == "int8" and computes_in_bf16("cpu"))
         core = openvino.Core()
         hints: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP if precision == "int8" else 0,
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if precision == "int8" else 0,
         }
         if threads is not None:
             # Every process would pin its threads to the same first cores.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
 
 @contextmanager
@@ -34,16 +33,3 @@ def root_logger_kept() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.handlers[:] = handlers
-
-
-@contextmanager
-def quiet_nncf() -> Iterator[None]:
-    """Keep what nncf has to say from stdout, where the answer of ``--json`` goes."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):  # Its progress bar is no log.
-            yield
-    finally:
-        logger.setLevel(level)

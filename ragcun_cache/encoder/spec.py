@@ -52,7 +52,10 @@ class EncoderSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
-    """2 where torch keeps rotary frequencies in float32 beside half-precision weights; under 1 it rounded them too."""
+    """2 where torch keeps rotary frequencies in float32 beside half-precision weights; under 1 it rounded them too.
+
+    3 in int8, which under 1 had a scale for 256 inputs and each row of weights, not for 64, and rounded values too.
+    """
     model_id: str
     weights: dict[str, str]
     """sha256 of every weight file, by its path in the model folder."""
@@ -93,9 +96,10 @@ class EncoderSpec(BaseModel):
         assert config.backend != "auto"
         folder, modules = weights.folder, _modules(weights.folder)
         half = config.backend == "torch" and config.precision in ("bf16", "fp16")
+        rotary = half and _has_rotary_positions(modules[0]["config"])
         asked_prompt = config.query_prompt if role is Role.QUERY else config.passage_prompt
         return cls(
-            schema_version=2 if half and _has_rotary_positions(modules[0]["config"]) else 1,
+            schema_version=3 if config.precision == "int8" else 2 if rotary else 1,
             model_id=weights.model_id,
             weights=weights.sha256,
             tokenizer={name: sha256_file(folder / name) for name in TOKENIZER_FILES if (folder / name).exists()},

@@ -48,7 +48,7 @@ def vectors_of(backend: Backend, texts: list[str]) -> np.ndarray:
     return np.concatenate([backend.embed([ids], len(ids))[0] for ids in tokens.input_ids])
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3), ("int8", 1e-3)])
 def test_openvino_gives_the_vectors_of_torch(weights: Weights, precision: str, tolerance: float) -> None:
     expected_nd = vectors_of(backend_of(weights, backend="torch", precision="fp32"), TEXTS)
     found_nd = vectors_of(backend_of(weights, backend="openvino", precision=precision), TEXTS)
@@ -266,13 +266,13 @@ def test_weights_that_changed_since_they_were_hashed_are_refused(
 
 
 def test_auto_says_what_it_took_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_computes_in_bf16", lambda device: True)
+    monkeypatch.setattr(choice, "computes_in_bf16", lambda device: True)
     taken = choose("auto", "auto", "cpu")
     assert (taken.backend, taken.precision) == ("openvino", "bf16")
     assert "fastest on a CPU" in taken.reason
     assert "computes in" in taken.reason
     assert choose("auto", "auto", "cuda:1").backend == "torch"
-    monkeypatch.setattr(choice, "_computes_in_bf16", lambda device: False)
+    monkeypatch.setattr(choice, "computes_in_bf16", lambda device: False)
     assert choose("auto", "auto", "cpu").precision == "fp32"
     assert choose("torch", "bf16", "cpu").reason == ""
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
@@ -385,7 +385,7 @@ def test_int8_is_never_what_auto_takes(home: Home, tiny_collection, tiny_encoder
 
 
 def test_libraries_that_convert_a_model_stay_silent(home: Home, tiny_collection, tiny_encoder: Path) -> None:
-    """A process of its own: nncf keeps the stdout that it first saw, and writes to it what it converts."""
+    """A process of its own, as libraries keep the stdout that they first saw."""
     options = ["--model", str(tiny_encoder), "--backend", "openvino", "--precision", "int8", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "ragcun_cache", "encode", "--dataset", str(tiny_collection()), *options],

@@ -116,6 +116,10 @@ def test_rotary_positions_in_half_precision_are_of_another_spec_than_when_they_w
     assert versions() == [1, 1, 2, 2]
 
 
+def test_int8_is_of_another_spec_than_when_values_were_rounded_too(model: Path) -> None:
+    assert spec_of(model, backend="openvino", precision="int8").schema_version == 3
+
+
 def test_where_the_model_lies_is_not_part_of_it(model: Path, tiny_encoder: Path) -> None:
     assert spec_of(model).fingerprint == spec_of(tiny_encoder).fingerprint
 
