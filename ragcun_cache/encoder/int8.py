@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Weights and inputs have one scale for so many neighbours each: an outlier spoils few, and no inputs are needed
-# beforehand. Both must have groups of the same size, else OpenVINO's kernel is several times slower.
+# beforehand. Both need groups of the same size, else OpenVINO computes far slower.
 GROUP = 64
 # How the projections of values are called in the models that there are. Attention averages values over the tokens, but
 # an error that tokens have in common stays as it is, and outlying channels cause just that.
-_VALUES = re.compile(r"\.(v|value|v_lin|v_proj)/")
+_VALUES = re.compile(r"\.(v|value|value_proj|v_lin|v_proj)/")
 # A channel is an outlier from so many medians on.
 _OUTLIER = 2.0
 

@@ -12,6 +12,7 @@ import pytest
 from ragcun_cache.cache import open_pair
 from ragcun_cache.collections import Collection, find_collection
 from ragcun_cache.encoder import EncodeConfig, Weights, encode_collection, find_weights
+from ragcun_cache.encoder.frozen import FrozenModel
 from ragcun_cache.evaluation.config import EvalConfig
 from ragcun_cache.evaluation.store import ResultStore
 from ragcun_cache.evaluation.subject import Subject, encode_raw
@@ -49,6 +50,11 @@ def records(collection: Collection, role: Role) -> dict[str, dict[str, str]]:
     }
 
 
+def some_texts(collection: Collection, role: Role, rows: int) -> list[str]:
+    batch = next(collection.texts(role))
+    return [f"{title} {text}".strip() for title, text in zip(batch.titles, batch.texts, strict=True)][:rows]
+
+
 @pytest.fixture(scope="module")
 def encoded(
     source: Collection, weights: Weights, tmp_path_factory: pytest.TempPathFactory
@@ -79,11 +85,23 @@ def test_vectors_agree_with_sentence_transformers_in_float32(encoded: tuple[Home
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     pair = open_pair(home.caches, collection)
     for role, cache in ((Role.QUERY, pair.query), (Role.PASSAGE, pair.passage)):
-        batch = next(collection.texts(role))
-        texts = [f"{title} {text}".strip() for title, text in zip(batch.titles, batch.texts, strict=True)][:12]
+        texts = some_texts(collection, role, 12)
         reference_nd = model.encode(texts, batch_size=4)
         cosines = (cache.array()[: len(texts)] * reference_nd).sum(axis=1)
         assert cosines.min() >= 0.9995
+
+
+def test_int8_is_near_float32(encoded: tuple[Home, Collection, Path], weights: Weights) -> None:
+    _, collection, _ = encoded
+    texts = [*some_texts(collection, Role.QUERY, 60), *some_texts(collection, Role.PASSAGE, 12)]
+    vectors = []
+    for precision in ("fp32", "int8"):
+        config = EncodeConfig.model_validate({"backend": "openvino", "device": "cpu", "precision": precision})
+        backend = FrozenModel(weights, config).backend
+        tokens = backend.tokenise(texts).input_ids
+        vectors.append(np.concatenate([backend.embed([ids], len(ids))[0] for ids in tokens]))
+    cosines = np.einsum("nd,nd->n", *vectors)
+    assert 0.999 < cosines.min() < 0.99999, "the least of 72 texts; without groups and wide values it is below 0.998"
 
 
 def test_every_row_agrees_with_reference_vectors(encoded: tuple[Home, Collection, Path], source: Collection) -> None:
