@@ -80,7 +80,7 @@ def _left_behind(sweep: Sweep, runs: Sequence[SweepRun]) -> set[int]:
 
 
 def _kind(train: dict[str, Any], in_dim: int, collection: str, pairs: int, threads: int) -> str:
-    names = ("arch", "out_dim", "init", "batch_size", "device", "dtype")
+    names = ("arch", "out_dim", "init", "batch_size", "device", "dtype", "precision")
     parts = [train.get(name) for name in names] + [train.get("ema") is None, in_dim, collection, pairs, threads]
     return repr([str(part) for part in parts])
 

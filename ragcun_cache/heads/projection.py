@@ -18,6 +18,12 @@ def _mlp(in_dim: int, hidden_dim: int, out_dim: int, dropout: float, *, zero_las
     return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), last)
 
 
+def _as_input(module: nn.Module, x_bd: Tensor) -> Tensor:
+    """Return ``module(x_bd)`` in the dtype of ``x_bd``: under autocast it would be bfloat16."""
+    y_be: Tensor = module(x_bd)
+    return y_be.to(x_bd.dtype)
+
+
 def _zero(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -38,7 +44,7 @@ class Projection(nn.Module):
 
     def forward(self, x_bd: Tensor) -> Tensor:
         """Map (b, d) to (b, e)."""
-        y_be: Tensor = self.mlp(x_bd) if self.scale == 1.0 else self.mlp(x_bd * self.scale) / self.scale
+        y_be = _as_input(self.mlp, x_bd) if self.scale == 1.0 else _as_input(self.mlp, x_bd * self.scale) / self.scale
         return x_bd + y_be if self.residual else y_be
 
 
@@ -64,7 +70,7 @@ class Predictor(nn.Module):
 
     def forward(self, z_be: Tensor) -> Tensor:
         """Map (b, e) to (b, e)."""
-        y_be: Tensor = self.mlp(z_be)
+        y_be = _as_input(self.mlp, z_be)
         return z_be + y_be if self.residual else y_be
 
 
@@ -87,7 +93,7 @@ class ResidualPredictor(nn.Module):
 
     def forward(self, z_be: Tensor) -> tuple[Tensor, Tensor]:
         """Map (b, e) to the prediction (b, e), and the ``delta`` (b, e) in it."""
-        delta_be: Tensor = self.mlp(z_be)
+        delta_be = _as_input(self.mlp, z_be)
         if self.tanh:
             delta_be = delta_be.tanh()
         return z_be + self.alpha * delta_be, delta_be

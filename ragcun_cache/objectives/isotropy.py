@@ -28,7 +28,8 @@ def isotropy_loss(z_ne: Tensor, *, scale_free: bool) -> Tensor:
     """
     n, e = z_ne.shape
     centred_ne = z_ne - z_ne.mean(dim=0)
-    square = (centred_ne @ centred_ne.T if n < e else centred_ne.T @ centred_ne) / (n - 1)
+    with torch.autocast(z_ne.device.type, enabled=False):
+        square = (centred_ne @ centred_ne.T if n < e else centred_ne.T @ centred_ne) / (n - 1)
     if scale_free:
         square = square / (square.trace() / e)
         variance = torch.ones_like(square[0, 0])

@@ -57,11 +57,20 @@ class Schedule(StrEnum):
 
 
 class TensorDtype(StrEnum):
-    """How training vectors are held on the device; weights and losses are float32 in any case."""
+    """How training vectors are held on the device; a batch of them is made float32 in any case."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     """Half the memory, and what the cache stores by default."""
+
+
+class Precision(StrEnum):
+    """What the layers of a head multiply in while it is trained."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    """Inputs and weights of every product are rounded to bfloat16, by autocast. What is learnt, its gradients, losses,
+    the optimiser and the finished head stay float32."""
 
 
 _NO_PREDICTION: dict[str, Any] = {
@@ -96,6 +105,7 @@ _NOTHING_TO_LEARN: dict[str, Any] = {
     "schedule": Schedule.CONSTANT,
     "warmup_steps": 0,
     "select": Select.LAST,
+    "precision": Precision.FP32,
 }
 
 # The settings that an architecture leaves no choice in. Asking for anything else is an error: a setting that is
@@ -183,6 +193,7 @@ class TrainConfig(BaseModel):
 
     device: str = "auto"
     dtype: TensorDtype = TensorDtype.FLOAT32
+    precision: Precision = Precision.FP32
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from ragcun_cache.errors import TrainingError
 from ragcun_cache.heads.config import Arch, Term
 from ragcun_cache.heads.head import Head, PairBatch
 from ragcun_cache.progress import progress
-from ragcun_cache.training.config import Schedule, TrainConfig
+from ragcun_cache.training.config import Precision, Schedule, TrainConfig
 from ragcun_cache.training.ema import MovingAverage
 
 _CHECK_EVERY_STEPS = 100
@@ -158,7 +159,7 @@ def run_epochs(
                     group["lr"] = rate
 
                 batch = with_noise(pairs.batch(chosen_b, negatives=contrasts), config)
-                terms = head.losses(batch, step)
+                terms = losses_of(head, batch, step, config)
                 loss = weighted(terms, config)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -179,6 +180,13 @@ def run_epochs(
         means = dict(zip(names, _float64(history).mean(dim=0).tolist(), strict=True))
         figures = _summary(watched_names, watched)
         yield Epoch(epoch, len(history), means.pop("loss"), means, figures, rate, time.perf_counter() - started)
+
+
+def losses_of(head: Head, batch: PairBatch, step: int, config: TrainConfig) -> dict[str, Tensor]:
+    """Return the loss terms of a batch, the head's layers computed in the config's precision."""
+    bf16 = config.precision == Precision.BF16
+    with torch.autocast(batch.query_bd.device.type, torch.bfloat16) if bf16 else nullcontext():
+        return head.losses(batch, step)
 
 
 def needs_negatives(config: TrainConfig) -> bool:
@@ -227,7 +235,7 @@ def _float64(rows: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def dev_loss(head: Head, pairs: PairTensors, config: TrainConfig) -> float:
-    """Return the mean weighted loss over dev ``pairs``, in batches of the training's size and evaluation mode.
+    """Return the mean weighted loss over dev ``pairs`` in float32, in batches of the training's size, without dropout.
 
     Predictive and residual terms are left out, as in ctn/ragcun's ``validate()``. Nan if there is no other term.
     """

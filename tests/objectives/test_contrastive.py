@@ -29,6 +29,14 @@ def test_scores_are_cosines_dots_and_negative_distances() -> None:
     np.testing.assert_allclose(scores[Similarity.L2], -cdist(query_be, passage_be), atol=1e-12)
 
 
+@pytest.mark.parametrize("similarity", Similarity)
+def test_scores_are_not_rounded_under_autocast(similarity: Similarity) -> None:
+    query_be, passage_be = torch.randn(5, 3), torch.randn(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = batch_scores(query_be, passage_be, similarity)
+    assert torch.equal(inside, batch_scores(query_be, passage_be, similarity))
+
+
 def test_infonce_by_hand() -> None:
     score_bb = torch.tensor([[1.0, 0.0, 2.0], [0.5, 0.5, 0.0], [0.0, 0.0, 3.0]], dtype=torch.float64)
     negative_bb = off_diagonal(3)

@@ -73,3 +73,11 @@ def test_collapsed_outputs_have_a_finite_gradient_as_published() -> None:
     isotropy_loss(z_ne, scale_free=False).backward()  # type: ignore[no-untyped-call]
     assert z_ne.grad is not None
     assert bool(z_ne.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("n", [16, 64])
+def test_products_are_not_rounded_under_autocast(n: int) -> None:
+    z_ne = outputs(n, 24, 4, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = isotropy_loss(z_ne, scale_free=False)
+    assert torch.equal(inside, isotropy_loss(z_ne, scale_free=False))

@@ -110,11 +110,11 @@ def test_a_finished_run_is_found_and_fresh_repeats_it_bit_for_bit(home: Home, ti
 
 
 @pytest.mark.parametrize("interrupted_in", [1, 2, 3])
-@pytest.mark.parametrize("ema", [0.99, None])
+@pytest.mark.parametrize("other", [{"ema": 0.99}, {"ema": None}, {"precision": "bf16"}])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    home: Home, tiny: CachePair, monkeypatch: pytest.MonkeyPatch, interrupted_in: int, ema: float | None
+    home: Home, tiny: CachePair, monkeypatch: pytest.MonkeyPatch, interrupted_in: int, other: dict[str, Any]
 ) -> None:
-    config = config_of(epochs=3, ema=ema, schedule="cosine", warmup_steps=4)
+    config = config_of(epochs=3, schedule="cosine", warmup_steps=4, **other)
     whole = train_head(config, home)
     expected = weights_of(whole.record.folder)
     monkeypatch.setattr(loop, "clip_gradients", _interrupting(5 * (interrupted_in - 1) + 3))
