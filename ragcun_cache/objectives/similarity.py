@@ -14,10 +14,10 @@ def batch_scores(query_be: Tensor, passage_be: Tensor, similarity: Similarity) -
 
     Cosine, dot product, or for l2 the negative Euclidean distance (not its square), as ``ctn/ragcun`` searched by.
     """
-    if similarity in (Similarity.COSINE, Similarity.DOT):
-        if similarity == Similarity.COSINE:
-            query_be, passage_be = normalize(query_be, dim=1), normalize(passage_be, dim=1)
-        with torch.autocast(query_be.device.type, enabled=False):
-            return query_be @ passage_be.T
-    # Through the differences, not the Gram matrix, whose rounding is as large as the distances of near rows.
-    return -torch.cdist(query_be, passage_be, compute_mode="donot_use_mm_for_euclid_dist")
+    if similarity == Similarity.L2:
+        # Through the differences, not the Gram matrix, whose rounding is as large as the distances of near rows.
+        return -torch.cdist(query_be, passage_be, compute_mode="donot_use_mm_for_euclid_dist")
+    if similarity == Similarity.COSINE:
+        query_be, passage_be = normalize(query_be, dim=1), normalize(passage_be, dim=1)
+    with torch.autocast(query_be.device.type, enabled=False):
+        return query_be @ passage_be.T
