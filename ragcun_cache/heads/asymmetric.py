@@ -35,9 +35,8 @@ class AsymmetricHead(ProjectionHead):
 
     def losses(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
         """Return the terms that the config has a weight for; isotropy is the mean of that of the two projections."""
-        scale = self.projection.scale
-        z_query_be = self.projection(batch.query_bd) * scale
-        z_passage_be = self.passage_projection(batch.passage_bd) * scale
+        z_query_be = self.projection.scaled(batch.query_bd)
+        z_passage_be = self.passage_projection.scaled(batch.passage_bd)
         terms = shared_terms(self.config, batch, z_query_be, z_passage_be, step, one_space=False)
         if self.predictor is not None:
             terms[Term.PREDICTIVE] = predictive_term(self.config, self.predictor(z_query_be), z_passage_be)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ragcun_cache.heads.config import HeadConfig, Term
 from ragcun_cache.heads.head import PairBatch
 from ragcun_cache.heads.projected import ProjectionHead
-from ragcun_cache.heads.projection import make_predictor
+from ragcun_cache.heads.projection import Projection, make_predictor
 from ragcun_cache.heads.terms import predictive_term, shared_terms
 
 
@@ -29,7 +29,7 @@ class LejepaHead(ProjectionHead):
     def __init__(self, config: HeadConfig, *, for_training: bool) -> None:
         super().__init__(config)
         self.predictor = make_predictor(config) if for_training else None
-        self.target: nn.Module | None = None
+        self.target: Projection | None = None
         if for_training and config.ema is not None:
             self.target = copy.deepcopy(self.projection).requires_grad_(False).eval()
 
@@ -49,7 +49,7 @@ class LejepaHead(ProjectionHead):
             target_be = z_passage_be
             if self.target is not None:
                 with torch.no_grad():
-                    target_be = self.target(batch.passage_bd) * self.projection.scale
+                    target_be = self.target.scaled(batch.passage_bd)
             terms[Term.PREDICTIVE] = predictive_term(self.config, self.predictor(z_query_be), target_be)
         return terms
 

@@ -47,7 +47,7 @@ class ProjectionHead(Head):
 
     def project_pairs(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Project queries and passages in one pass: (b, e) each, in the units that losses work in."""
-        z_ne: Tensor = self.projection(torch.cat([batch.query_bd, batch.passage_bd])) * self.projection.scale
+        z_ne = self.projection.scaled(torch.cat([batch.query_bd, batch.passage_bd]))
         z_query_be, z_passage_be = z_ne.chunk(2)
         return z_query_be, z_passage_be
 

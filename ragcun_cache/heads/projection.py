@@ -47,6 +47,11 @@ class Projection(nn.Module):
         y_be = _as_input(self.mlp, x_bd) if self.scale == 1.0 else _as_input(self.mlp, x_bd * self.scale) / self.scale
         return x_bd + y_be if self.residual else y_be
 
+    def scaled(self, x_bd: Tensor) -> Tensor:
+        """Map (b, d) to ``s y`` (b, e), the units that losses work in."""
+        y_be: Tensor = self(x_bd)
+        return y_be if self.scale == 1.0 else y_be * self.scale
+
 
 class Predictor(nn.Module):
     """Predicts a passage's output from its query's: Linear to 2e, GELU, dropout, Linear to e. Used in training only.

@@ -48,9 +48,10 @@ def shared_terms(
     """
     terms: dict[str, Tensor] = {}
     z_ne = torch.cat([z_query_be, z_passage_be])
-    if Term.ISOTROPY in config.terms:
-        spaces = [z_ne] if one_space else [z_query_be, z_passage_be]
-        terms[Term.ISOTROPY] = torch.stack([_isotropy(config, z_be, step) for z_be in spaces]).mean()
+    if Term.ISOTROPY in config.terms and one_space:
+        terms[Term.ISOTROPY] = _isotropy(config, z_ne, step)
+    elif Term.ISOTROPY in config.terms:
+        terms[Term.ISOTROPY] = (_isotropy(config, z_query_be, step) + _isotropy(config, z_passage_be, step)) / 2
     if Term.CONTRASTIVE in config.terms:
         terms[Term.CONTRASTIVE] = contrastive_term(config, batch, z_query_be, z_passage_be)
     if Term.VARIANCE in config.terms:
