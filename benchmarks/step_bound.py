@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -70,3 +71,29 @@ class OptimiserMemory:
     def adamw(self) -> None:
         """Take a step of AdamW alone: move ``adamw_bytes``. A core that reads four arrays at once waits less."""
         self._adamw.step()
+
+
+class BareSteps:
+    """Steps of products and of the optimiser's memory, in turns: each finds the caches as a step leaves them to it.
+
+    Computed again and again alone, either finds more of its own there than it ever does in a step.
+    """
+
+    def __init__(self, products: MatrixProducts, memory: OptimiserMemory) -> None:
+        self._parts: dict[str, Callable[[], object]] = {
+            "products": products.compute,
+            "AdamW": memory.adamw,
+            "add": memory.add,
+        }
+        self.seconds: dict[str, list[float]] = {name: [] for name in self._parts}
+
+    def take(self, steps: int) -> None:
+        """Take so many steps and note the seconds of each part, giving back its memory included."""
+        totals = dict.fromkeys(self._parts, 0.0)
+        for _ in range(steps):
+            for name, part in self._parts.items():
+                started = time.perf_counter()
+                part()
+                totals[name] += time.perf_counter() - started
+        for name, seconds in totals.items():
+            self.seconds[name].append(seconds)

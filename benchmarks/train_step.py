@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from benchmarks.published_run import DATASETS, PAIRS, epoch_of, published_run, tensors_of
 from benchmarks.setting import Setting
-from benchmarks.step_bound import MatrixProducts, OptimiserMemory
+from benchmarks.step_bound import BareSteps, MatrixProducts, OptimiserMemory
 from benchmarks.timing import ROUNDS, Timing, take_turns
 from ragcun_cache.heads.head import Head
 from ragcun_cache.markdown import paragraphs, table
@@ -38,8 +38,10 @@ def run(
         f"Medians of {rounds} rounds of {steps} steps. The products are those of a step, forward and backward, noted "
         "while it ran and computed again with its own tensors. The memory is what AdamW reads and writes of weights, "
         "gradients and two moments, and EMA of target and weights, at the rate of AdamW alone or of adding in place, "
-        "whichever is faster, over arrays as large. Not in the bound: the norm of the gradients, dropout, activations, "
-        "losses, Python. In bf16 the layers are computed with `--set precision=bf16`; that has another bound."
+        "whichever is faster, over arrays as large. Both are measured in turns, so that each finds the caches as the "
+        "other leaves them, as in a step; `each alone` is their sum when either is repeated by itself, and finds more "
+        "of its own there. Not in the bound: the norm of the gradients, dropout, activations, losses, Python. In bf16 "
+        "the layers are computed with `--set precision=bf16`; that has another bound."
     )
     threads = torch.get_num_threads()
     parts = [_beside_bound(config, data, rounds, steps)]
@@ -60,39 +62,52 @@ def _beside_bound(config: TrainConfig, data: TrainingData, rounds: int, steps: i
     _, train_in_bf16 = epoch_of(tensors, config.model_copy(update={"precision": Precision.BF16}))
     products = _products_of_a_step(head, tensors, config)
     memory = OptimiserMemory(head)
+    bare = BareSteps(products, memory)
     took = take_turns(
         {
             "step": train,
             "step in bf16": train_in_bf16,
+            "bare": lambda: bare.take(steps),
             "products": lambda: _repeat(products.compute, steps),
-            "add": lambda: _repeat(memory.add, steps),
             "AdamW": lambda: _repeat(memory.adamw, steps),
+            "add": lambda: _repeat(memory.add, steps),
         },
         rounds=rounds,
     )
-    step, step_in_bf16, product = (
-        Timing([seconds / steps for seconds in took[name].seconds]) for name in ("step", "step in bf16", "products")
-    )
-    rates = [
-        max(memory.add_bytes / add, memory.adamw_bytes / adamw) * steps
-        for add, adamw in zip(took["add"].seconds, took["AdamW"].seconds, strict=True)
-    ]
-    moved = Timing([memory.step_bytes / rate for rate in rates])
-    bound = Timing([sum(parts) for parts in zip(product.seconds, moved.seconds, strict=True)])
+    step, step_in_bf16 = (_a_step(took[name].seconds, steps) for name in ("step", "step in bf16"))
+    # The first bare steps belong to the round that is not counted.
+    product, moved, bound = _bound({name: seconds[1:] for name, seconds in bare.seconds.items()}, memory, steps)
+    *_, alone = _bound({name: took[name].seconds for name in bare.seconds}, memory, steps)
     gigabytes, gflop = memory.step_bytes / 1e9, products.flop / 1e9
     rows: list[list[object]] = [
         ["a step", step.spread.scaled(1e3), "", ""],
         ["its matrix products", product.spread.scaled(1e3), f"{gflop:.3f} GFLOP", f"{product.rate(gflop)} GFLOP/s"],
         ["AdamW's and EMA's memory", moved.spread.scaled(1e3), f"{gigabytes:.3f} GB", f"{moved.rate(gigabytes)} GB/s"],
         ["the bound: both", bound.spread.scaled(1e3), "", ""],
+        ["each alone", alone.spread.scaled(1e3), "", ""],
     ]
-    share = bound.over(step).scaled(100)
     return paragraphs(
         f"Threads: {torch.get_num_threads()}.",
         table(["", "ms", "work", "rate"], rows),
-        f"A step reaches {share} % of the bound. In bf16 it takes {step_in_bf16.spread.scaled(1e3)} ms, "
+        f"A step reaches {bound.over(step).scaled(100)} % of the bound, {alone.over(step).scaled(100)} % of the sum of "
+        f"each alone. In bf16 it takes {step_in_bf16.spread.scaled(1e3)} ms, "
         f"{step_in_bf16.over(step)} of that in fp32.",
     )
+
+
+def _bound(seconds: Mapping[str, list[float]], memory: OptimiserMemory, steps: int) -> tuple[Timing, Timing, Timing]:
+    """Return what a step's products, its memory and both take, from the ``seconds`` of so many steps a round."""
+    product = _a_step(seconds["products"], steps)
+    rates = [
+        max(memory.add_bytes / add, memory.adamw_bytes / adamw) * steps
+        for add, adamw in zip(seconds["add"], seconds["AdamW"], strict=True)
+    ]
+    moved = Timing([memory.step_bytes / rate for rate in rates])
+    return product, moved, Timing([sum(parts) for parts in zip(product.seconds, moved.seconds, strict=True)])
+
+
+def _a_step(seconds: Sequence[float], steps: int) -> Timing:
+    return Timing([taken / steps for taken in seconds])
 
 
 def _repeat(way: Callable[[], object], times: int) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks import train, train_scale, train_step
 from benchmarks.setting import Setting
-from benchmarks.step_bound import MatrixProducts, OptimiserMemory
+from benchmarks.step_bound import BareSteps, MatrixProducts, OptimiserMemory
 from ragcun_cache.cache import CachePair
 from ragcun_cache.collections import Collection
 from ragcun_cache.errors import CollectionError
@@ -52,6 +54,33 @@ def test_the_optimiser_moves_seven_passes_over_what_learns_and_three_over_what_i
     memory.adamw()
     assert memory.step_bytes == 7 * 2 * two_layers + 3 * two_layers
     assert (memory.add_bytes, memory.adamw_bytes) == (6 * 2 * two_layers, 7 * 2 * two_layers)
+
+
+def test_bare_steps_take_their_parts_in_turns_and_time_each() -> None:
+    config = load_config(None, {"dataset": "x", "arch": "lejepa"}, "published")
+    taken: list[str] = []
+
+    class Products(MatrixProducts):
+        def compute(self) -> list[Tensor]:
+            taken.append("products")
+            time.sleep(0.01)
+            return []
+
+    class Memory(OptimiserMemory):
+        def adamw(self) -> None:
+            taken.append("AdamW")
+
+        def add(self) -> None:
+            taken.append("add")
+
+    bare = BareSteps(Products(), Memory(build_head(config.head_config(DIM), seed=0)))
+    bare.take(2)
+    bare.take(1)
+    assert taken == ["products", "AdamW", "add"] * 3
+    assert {name: len(seconds) for name, seconds in bare.seconds.items()} == {"products": 2, "AdamW": 2, "add": 2}
+    # Sleeping is never shorter than asked.
+    assert bare.seconds["products"][0] >= 0.02
+    assert bare.seconds["products"][1] >= 0.01
 
 
 def _fake(texts: list[str]) -> NDArray[np.float32]:
@@ -108,6 +137,7 @@ def test_a_step_is_beside_its_bound_with_all_threads_and_with_one(
         torch.set_num_threads(before)
     assert re.findall(r"^Threads: (\d)\.$", section, re.MULTILINE) == shown
     assert len(re.findall(r"A step reaches [\d.]+ \(.*\) % of the bound", section)) == len(shown)
+    assert len(re.findall(r"[\d.]+ \(.*\) % of the sum of each alone", section)) == len(shown)
 
 
 def test_a_collection_that_is_not_there_is_an_error(home: Home) -> None:
