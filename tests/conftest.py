@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from ragcun_cache.cache import CacheLayout, CachePair, CacheWriter, Manifest, Shard, open_pair
@@ -24,6 +25,10 @@ from ragcun_cache.role import Role
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# No test is a stopwatch: the first example of a property may load a library or compile a kernel.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

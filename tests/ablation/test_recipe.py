@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcun_cache.ablation.recipe import Recipe, expand, load_recipe
@@ -180,7 +180,6 @@ def test_the_recipes_of_the_page_are_valid(tmp_path: Path) -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(Recipe.model_fields)
 
 
-@settings(deadline=None)
 @given(
     grid=st.fixed_dictionaries({}, optional=VALUES),
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=4),

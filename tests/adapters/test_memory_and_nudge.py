@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcun_cache.adapters.judgements import Judgements
@@ -56,7 +56,6 @@ def test_only_judged_passages_move_and_not_at_all_without_reach(kind: Nudge) -> 
     np.testing.assert_allclose(nudge_passages(passage, unit(3, 0), judged(), 0.0, kind), passage, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 3.9), st.integers(0, 50))
 def test_nudge_n_is_the_best_unit_vector_within_reach(reach: float, seed: int) -> None:
     passage, query = unit(7, seed), unit(3, seed + 1)

@@ -39,7 +39,7 @@ def cache_folder(cache_of, tmp_path: Path) -> Path:
     return cache_of(tmp_path, "any", Role.PASSAGE, ids, unit_vectors(10), shard_rows=4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.sampled_from([0, 1, 3, 4, 5, 8]),
     dtype=st.sampled_from([np.float16, np.float32]),

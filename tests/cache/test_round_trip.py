@@ -14,7 +14,7 @@ from ragcun_cache.errors import CacheError
 from ragcun_cache.role import Role
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(0, 40),
     shard_rows=st.integers(1, 20),

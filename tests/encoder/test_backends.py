@@ -92,7 +92,7 @@ def test_in_bf16_only_the_weights_of_the_transformer_are_rounded(
 def test_a_vector_of_openvino_is_the_same_bytes_in_every_batch(weights: Weights, precision: str) -> None:
     backend = backend_of(weights, backend="openvino", precision=precision)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
     @given(st.integers(3, 16), st.integers(1, 20), st.randoms(use_true_random=False))
     def alone_or_together(length: int, rows: int, random) -> None:
         input_ids = [[random.randrange(5, 60) for _ in range(length)] for _ in range(rows)]

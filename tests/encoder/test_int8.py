@@ -60,7 +60,7 @@ def int8_constants(graph: openvino.Model) -> Iterator[Any]:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from([GROUP, WIDTH, 24, 80]), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_rounded_weight_is_within_half_a_step_of_its_group(seed: int, rows: int, width: int, zero: bool) -> None:
     weight = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
     weight[0] *= 0 if zero else 1000

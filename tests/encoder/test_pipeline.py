@@ -65,7 +65,7 @@ def test_vectors_are_those_of_sentence_transformers(home: Home, tiny_collection,
 def test_the_batch_policy_does_not_change_a_vector(tiny_encoder: Path, precision: str, tolerance: float) -> None:
     backend = TorchBackend(tiny_encoder, device="cpu", precision=precision, max_seq_length=16)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.text(max_size=60), min_size=1, max_size=12))
     def alone_or_together(texts: list[str]) -> None:
         tokens = backend.tokenise(texts)

@@ -55,7 +55,7 @@ def own_scores(scores: dict[str, float], grades: dict[str, int]) -> dict[str, fl
 
 
 @given(run=run_strategy, qrels=qrels_strategy)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_agrees_with_the_definitions(run: Scores, qrels: Qrels) -> None:
     before = copy.deepcopy((run, qrels))
     scores = score_run(run, qrels)
@@ -67,7 +67,7 @@ def test_agrees_with_the_definitions(run: Scores, qrels: Qrels) -> None:
 
 
 @given(run=run_strategy, qrels=qrels_strategy)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_agrees_with_beir_where_every_judged_query_was_searched(run: Scores, qrels: Qrels) -> None:
     from beir.retrieval.evaluation import EvaluateRetrieval
 

@@ -30,7 +30,7 @@ few_values = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
 @given(pairs=st.lists(st.tuples(few_values, few_values), min_size=2, max_size=11))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_exact_p_value_is_scipys(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
     if (a == b).all():
@@ -115,7 +115,6 @@ def test_holm_is_the_step_down_method() -> None:
 
 
 @given(p_values=st.lists(st.floats(0, 1), max_size=8), level=st.floats(0.001, 0.2))
-@settings(deadline=None)
 def test_holm_rejects_what_the_closed_test_rejects(p_values: list[float], level: float) -> None:
     # Holm is closed testing by Bonferroni: reject i if every set with i in it has a member p <= level / size.
     sets = [one for n in range(1, len(p_values) + 1) for one in combinations(range(len(p_values)), n)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcun_cache.retrieval.feedback import move_queries
@@ -24,7 +24,6 @@ def pool_of(*scores: object, depth: int = 2) -> Pool:
     return Pool.of(systems, len(systems[0].score_qn), depth)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 150), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
 def test_a_pool_is_the_union_of_the_best_with_all_scores(n_queries: int, n: int, depth: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

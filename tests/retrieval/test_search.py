@@ -48,7 +48,7 @@ def brute_force(
     block_rows=st.integers(1, 130),
     similarity=st.sampled_from([Similarity.DOT, Similarity.L2]),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_equals_brute_force_for_any_block_size_with_many_ties(
     seed: int, n_queries: int, n_passages: int, k: int, block_rows: int, similarity: Similarity
 ) -> None:
