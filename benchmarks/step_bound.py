@@ -76,7 +76,7 @@ class OptimiserMemory:
 class BareSteps:
     """Steps of products and of the optimiser's memory, in turns: each finds the caches as a step leaves them to it.
 
-    Computed again and again alone, either finds more of its own there than it ever does in a step.
+    Repeated by themselves both are faster, the memory above all; but no step does only one of them.
     """
 
     def __init__(self, products: MatrixProducts, memory: OptimiserMemory) -> None:

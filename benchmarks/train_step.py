@@ -39,10 +39,10 @@ def run(
         f"Medians of {rounds} rounds of {steps} steps. The products are those of a step, forward and backward, noted "
         "while it ran and computed again with its own tensors. The memory is what AdamW reads and writes of weights, "
         "gradients and two moments, and EMA of target and weights, at the rate of AdamW alone or of adding in place, "
-        "whichever is faster, over arrays as large. Both are measured in turns, so that each finds the caches as the "
-        "other leaves them, as in a step; `each alone` is their sum when either is repeated by itself, and finds more "
-        "of its own there. Not in the bound: the norm of the gradients, dropout, activations, losses, Python. In bf16 "
-        "the layers are computed with `--set precision=bf16`; that has another bound."
+        "whichever is faster, over arrays as large. Both are measured in turns, as a step has them, so that each finds "
+        "the caches as the other leaves them; below the bound they stand as they are when either is repeated by "
+        "itself, which no step does. Not in the bound: the norm of the gradients, dropout, activations, losses, "
+        "Python. In bf16 the layers are computed with `--set precision=bf16`; that has another bound."
     )
     threads = torch.get_num_threads()
     parts = [_beside_bound(config, data, rounds, steps)]
@@ -78,20 +78,21 @@ def _beside_bound(config: TrainConfig, data: TrainingData, rounds: int, steps: i
     step, step_in_bf16 = (_a_step(took[name].seconds, steps) for name in ("step", "step in bf16"))
     # The first bare steps belong to the round that is not counted.
     product, moved, bound = _bound({name: seconds[1:] for name, seconds in bare.seconds.items()}, memory, steps)
-    *_, alone = _bound({name: took[name].seconds for name in bare.seconds}, memory, steps)
+    product_alone, moved_alone, alone = _bound({name: took[name].seconds for name in bare.seconds}, memory, steps)
     gigabytes, gflop = memory.step_bytes / 1e9, products.flop / 1e9
     rows: list[list[object]] = [
         ["a step", step.spread.scaled(1e3), "", ""],
         ["its matrix products", product.spread.scaled(1e3), f"{gflop:.3f} GFLOP", f"{product.rate(gflop)} GFLOP/s"],
         ["AdamW's and EMA's memory", moved.spread.scaled(1e3), f"{gigabytes:.3f} GB", f"{moved.rate(gigabytes)} GB/s"],
         ["the bound: both", bound.spread.scaled(1e3), "", ""],
-        ["each alone", alone.spread.scaled(1e3), "", ""],
+        ["the products, by themselves", product_alone.spread.scaled(1e3), "", f"{product_alone.rate(gflop)} GFLOP/s"],
+        ["the memory, by itself", moved_alone.spread.scaled(1e3), "", f"{moved_alone.rate(gigabytes)} GB/s"],
     ]
     return paragraphs(
         f"Threads: {torch.get_num_threads()}.",
         table(["", "ms", "work", "rate"], rows),
         f"A step reaches {bound.over(step).scaled(100)} % of the bound, {alone.over(step).scaled(100)} % of the sum of "
-        f"each alone. In bf16 it takes {step_in_bf16.spread.scaled(1e3)} ms, "
+        f"both by themselves. In bf16 it takes {step_in_bf16.spread.scaled(1e3)} ms, "
         f"{step_in_bf16.over(step)} of that in fp32.",
     )
 

@@ -137,7 +137,7 @@ def test_a_step_is_beside_its_bound_with_all_threads_and_with_one(
         torch.set_num_threads(before)
     assert re.findall(r"^Threads: (\d)\.$", section, re.MULTILINE) == shown
     assert len(re.findall(r"A step reaches [\d.]+ \(.*\) % of the bound", section)) == len(shown)
-    assert len(re.findall(r"[\d.]+ \(.*\) % of the sum of each alone", section)) == len(shown)
+    assert len(re.findall(r"[\d.]+ \(.*\) % of the sum of both by themselves", section)) == len(shown)
 
 
 def test_a_collection_that_is_not_there_is_an_error(home: Home) -> None:
