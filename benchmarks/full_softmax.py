@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def run(setting: Setting, *, sizes: tuple[int, ...] = _SIZES, queries: int = _QU
     about = (
         f"A linear query adapter, {queries:,} queries in batches of {config.batch_size}, one relevant passage each; "
         "passages × 768, float16, random (their values do not matter for the time). Seconds of an epoch are medians of "
-        f"{rounds}; what comes before (mining, finding duplicates) happens once a training and was measured once. Peak "
+        f"{rounds}; what comes before (mining, finding duplicates) happens once a training; median as well. Peak "
         "memory is that of a process that does nothing else, passages and libraries included."
     )
     columns = ["passages, negatives", "s an epoch", "s before", f"s of {_EPOCHS} epochs", "peak memory, GB"]
@@ -83,10 +84,13 @@ def _epochs(size: int, queries: int, rounds: int, whole: bool) -> tuple[Spread, 
 
     seconds(1, _problem(_SMALL, _SMALL))  # The first training loads code, which is no part of what follows.
     problem = _problem(size, queries)
-    before = seconds(0, problem)
-    # A short epoch drowns in how much what comes before it varies, so many are timed together.
-    epochs = min(max(round(_ENOUGH_SECONDS / max(seconds(1, problem) - before, 1e-9)), 1), _EPOCHS)
-    return Spread.of([max(seconds(epochs, problem) - before, 0.0) / epochs for _ in range(rounds)]), before
+    # One epoch drowns in how much what comes before it varies, so as many are timed together as outweigh it.
+    once, epochs = seconds(0, problem), 1
+    while epochs < _EPOCHS and seconds(epochs, problem) - once < max(_ENOUGH_SECONDS, once):
+        epochs = min(4 * epochs, _EPOCHS)
+    befores, wholes = zip(*((seconds(0, problem), seconds(epochs, problem)) for _ in range(rounds)), strict=True)
+    epoch = Spread.of([(whole - before) / epochs for before, whole in zip(befores, wholes, strict=True)])
+    return epoch, median(befores)
 
 
 def _problem(size: int, queries: int) -> tuple[Judgements, torch.Tensor, torch.Tensor]:
